@@ -1,0 +1,184 @@
+// odmoe convert SRC -o DST
+#include <filesystem>
+#include <memory>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "clients/cli/commands/command.h"
+#include "clients/cli/commands/commands.h"
+#include "clients/cli/console/progress.h"
+#include "clients/cli/console/signals.h"
+#include "clients/cli/exit_code.h"
+#include "clients/cli/jobs/job_view.h"
+#include "clients/cli/json_output.h"
+#include "clients/cpp/remote_job_queue.h"
+#include "converter/convert.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/base/units.h"
+
+namespace odmoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string source;
+  std::string destination;
+  std::string outtype = "auto";
+  std::string pre_tokenizer;
+  std::string endpoint;
+  bool force = false;
+  OutputOptions output;
+};
+
+// What a conversion came to.
+struct Result {
+  std::string destination;
+  uint64_t bytes = 0;  // of the last step's output
+  absl::Duration time;
+};
+
+// --force replaces what a conversion makes, and nothing else: a mistyped -o must not empty a folder.
+absl::Status RemoveDestination(const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error) && !fs::is_empty(path, error) &&
+      !fs::exists(fs::path(path) / "base_model", error) &&
+      !fs::exists(fs::path(path) / "experts", error)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, " is a folder with other things in it, which --force does not remove"));
+  }
+  fs::remove_all(path, error);
+  if (error) {
+    return absl::PermissionDeniedError(absl::StrCat("cannot remove ", path, ": ", error.message()));
+  }
+  return absl::OkStatus();
+}
+
+// A folder without a registry is what an interrupted conversion left, or an empty one: not a result
+// that could be lost.
+bool DestinationIsTaken(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return false;
+  if (!fs::is_directory(path, error)) return true;
+  return !fs::is_empty(path, error);
+}
+
+absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
+                                   Console& console) {
+  const bool taken = DestinationIsTaken(options.destination);
+  if (taken && !options.force) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        options.destination, " exists; give another -o, or --force to replace it"));
+  }
+  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan,
+                         PlanConversion({.source = options.source,
+                                         .destination = options.destination,
+                                         .outtype = options.outtype,
+                                         .pre_tokenizer = options.pre_tokenizer}));
+  // Only now: a plan that cannot work must not cost the user what is there.
+  if (taken) ODMOE_RETURN_IF_ERROR(RemoveDestination(options.destination));
+  ProgressDisplay display(console, options.output.quiet);
+  const absl::Time start = absl::Now();
+  ODMOE_RETURN_IF_ERROR(RunConversion(plan, &cancellation, [&](const ConvertProgress& progress) {
+    ProgressState state;
+    state.step = progress.step;
+    state.step_number = progress.step_number;
+    state.step_count = progress.step_count;
+    state.done_bytes = progress.done_bytes;
+    state.total_bytes = progress.total_bytes;
+    state.item = progress.item;
+    display.Update(std::move(state));
+  }));
+  display.Finish();
+  const uint64_t bytes = plan.step_bytes.empty() ? 0 : plan.step_bytes.back();
+  return Result{options.destination, bytes, absl::Now() - start};
+}
+
+absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
+                                    Console& console) {
+  if (options.force || !options.pre_tokenizer.empty()) {
+    return UsageError(
+        "--force and --pre-tokenizer work in this process only; leave out --endpoint (or unset "
+        "ODMOE_ENDPOINT)");
+  }
+  ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
+  ODMOE_ASSIGN_OR_RETURN(const Job submitted,
+                         queue->Submit({.source = AbsolutePath(options.source),
+                                        .destination = AbsolutePath(options.destination),
+                                        .outtype = options.outtype},
+                                       ""));
+  if (!options.output.quiet) console.ErrLine(absl::StrCat("job ", submitted.id));
+  auto job = ShowJob(*queue, submitted.id, console, options.output.quiet, cancellation);
+  if (cancellation.cancelled()) {
+    const absl::Status cancelled = queue->Cancel(submitted.id).status();
+    // It may have ended meanwhile, and that is no failure to cancel.
+    if (!cancelled.ok() && !absl::IsFailedPrecondition(cancelled)) return cancelled;
+    return absl::CancelledError(absl::StrCat("interrupted; job ", submitted.id, " is cancelled"));
+  }
+  ODMOE_RETURN_IF_ERROR(job.status());
+  ODMOE_RETURN_IF_ERROR(JobOutcome(*job));
+  return Result{job->spec.destination, job->progress.total_bytes, job->finished - job->started};
+}
+
+absl::Status Run(const Options& options, Console& console) {
+  const SignalScope signals;
+  auto result = options.endpoint.empty()
+                    ? ConvertHere(options, signals.cancellation(), console)
+                    : ConvertAsJob(options, signals.cancellation(), console);
+  if (!result.ok()) return result.status();
+  if (options.output.json) {
+    Json json;
+    json["destination"] = result->destination;
+    json["bytes"] = result->bytes;
+    json["seconds"] = absl::ToDoubleSeconds(result->time);
+    console.OutLine(DumpJson(json));
+  } else if (!options.output.quiet) {
+    console.ErrLine(absl::StrFormat("%s: %s in %s", result->destination, FormatBytes(result->bytes),
+                                    ShortDuration(result->time)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddConvertCommand(CLI::App& app, Invocation& invocation) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "convert", "A Hugging Face directory or GGUF file to a GGUF file or model directory");
+  command->add_option("source", options->source, "Hugging Face directory or GGUF file")
+      ->required()
+      ->type_name("SRC");
+  command
+      ->add_option("-o,--output", options->destination,
+                   "What to make: a GGUF file where it ends in .gguf, else a model directory")
+      ->required()
+      ->type_name("DST");
+  command
+      ->add_option("--outtype", options->outtype,
+                   "Number format of the weights; auto keeps the checkpoint's. A GGUF source keeps "
+                   "its bytes")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}));
+  command
+      ->add_option("--pre-tokenizer", options->pre_tokenizer,
+                   "GGUF's name of how the checkpoint splits words, where it is not recognized")
+      ->type_name("NAME");
+  command->add_flag("--force", options->force, "Replace an existing destination");
+  AddEndpointOption(*command, options->endpoint,
+                    "Submit a job to this conversion service and watch it to its end");
+  AddOutputOptions(*command, options->output);
+  command->footer(
+      "Ctrl-C stops and removes what was written so far; a second one ends at once.\n"
+      "Examples:\n"
+      "  odmoe convert Kimi-K2/ -o kimi                      in one step\n"
+      "  odmoe convert Kimi-K2/ -o kimi.gguf --outtype q8_0  in two\n"
+      "  odmoe convert kimi.gguf -o kimi\n"
+      "  odmoe convert /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003");
+  command->callback([&invocation, options] {
+    invocation.run = [options](Console& console) { return Run(*options, console); };
+  });
+}
+
+}  // namespace odmoe

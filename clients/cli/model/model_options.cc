@@ -1,0 +1,60 @@
+#include "clients/cli/model/model_options.h"
+
+#include "clients/cli/commands/command.h"
+#include "services/core/experts/budget.h"
+#include "services/core/experts/source_kind.h"
+
+namespace odmoe {
+namespace {
+
+constexpr char kGroup[] = "Model in this process";
+
+}  // namespace
+
+void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
+  command.add_option("model", options.model, "Model directory")->required()->type_name("MODEL");
+  command
+      .add_option("--expert-budget", options.expert_budget,
+                  "Memory for experts, a hard bound: a share of them, a size, or auto")
+      ->type_name("25%|1.5GiB|auto")
+      ->group(kGroup)
+      ->check(CheckedBy(ParseBudget));
+  command
+      .add_option("--source", options.source,
+                  "How experts are read: direct (O_DIRECT, past the page cache), mmap, or auto")
+      ->type_name("auto|direct|mmap")
+      ->group(kGroup)
+      ->check(CheckedBy(ParseSourceKind));
+  command.add_flag("--no-prefetch", options.no_prefetch, "Do not predict and prefetch experts")
+      ->group(kGroup);
+  command.add_option("--threads", options.threads, "Compute threads; 0: as many as there are CPUs")
+      ->type_name("N")
+      ->group(kGroup)
+      ->check(CLI::Range(0, 4096));
+  command
+      .add_option("--context", options.context_length,
+                  "Tokens of prompt and continuation; 0: what the model was trained for")
+      ->type_name("N")
+      ->group(kGroup)
+      ->check(CLI::Range(0, 1 << 30));
+  command
+      .add_option("--expert-store", options.expert_store,
+                  "Use the experts of a store on this host, in its shared memory; the model must be "
+                  "open there")
+      ->type_name("ENDPOINT")
+      ->group(kGroup);
+  command
+      .add_option("--remote-expert-store", options.remote_expert_store,
+                  "Stream experts from a store on any host into a budget here")
+      ->type_name("ENDPOINT")
+      ->group(kGroup);
+}
+
+void AddModelOptions(CLI::App& command, ModelOptions& options) {
+  AddLocalModelOptions(command, options);
+  AddEndpointOption(command, options.endpoint,
+                    "Use this inference service instead of this process; MODEL is then the name of "
+                    "the model loaded there, or its directory");
+}
+
+}  // namespace odmoe

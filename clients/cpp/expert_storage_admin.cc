@@ -1,0 +1,124 @@
+#include "clients/cpp/expert_storage_admin.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "clients/cpp/expert_storage_proto.h"
+#include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/rpc/channel.h"
+#include "services/core/rpc/status_codec.h"
+
+namespace odmoe {
+namespace {
+
+namespace v1 = expert_storage::v1;
+using expert_storage_client::FromProto;
+using expert_storage_client::ToProto;
+
+uint64_t Unsigned(int64_t value) { return static_cast<uint64_t>(std::max<int64_t>(0, value)); }
+
+absl::StatusOr<RemoteModel> FromProto(const v1::OpenedModel& proto) {
+  RemoteModel model;
+  model.name = proto.model();
+  model.model_digest = proto.model_digest();
+  model.epoch = proto.epoch();
+  model.budget_bytes = Unsigned(proto.budget_bytes());
+  model.slot_bytes = Unsigned(proto.slot_bytes());
+  model.slot_count = Unsigned(proto.slot_count());
+  model.expert_count = Unsigned(proto.expert_count());
+  model.expert_bytes = Unsigned(proto.expert_bytes());
+  model.max_batch = Unsigned(proto.max_batch());
+  ODMOE_ASSIGN_OR_RETURN(model.source, expert_storage_client::FromProto(proto.source()));
+  return model;
+}
+
+class Admin final : public ExpertStorageAdmin {
+ public:
+  Admin(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout)
+      : stub_(v1::ExpertStorageService::NewStub(channel)), timeout_(timeout) {}
+
+  absl::StatusOr<RemoteModel> OpenModel(const std::string& path, const Budget& budget,
+                                        SourceKind source) override {
+    v1::OpenModelRequest request;
+    request.set_path(path);
+    *request.mutable_budget() = ToProto(budget);
+    request.set_source(ToProto(source));
+    v1::OpenModelResponse response;
+    ODMOE_RETURN_IF_ERROR(Call(&v1::ExpertStorageService::Stub::OpenModel, request, response));
+    return FromProto(response.model());
+  }
+
+  absl::Status CloseModel(const std::string& model) override {
+    v1::CloseModelRequest request;
+    request.set_model(model);
+    v1::CloseModelResponse response;
+    return Call(&v1::ExpertStorageService::Stub::CloseModel, request, response);
+  }
+
+  absl::StatusOr<std::vector<RemoteModel>> ListModels() override {
+    v1::ListModelsResponse response;
+    ODMOE_RETURN_IF_ERROR(
+        Call(&v1::ExpertStorageService::Stub::ListModels, v1::ListModelsRequest(), response));
+    std::vector<RemoteModel> models;
+    for (const v1::OpenedModel& proto : response.models()) {
+      ODMOE_ASSIGN_OR_RETURN(models.emplace_back(), FromProto(proto));
+    }
+    return models;
+  }
+
+  absl::StatusOr<Description> DescribeModel(const std::string& model) override {
+    v1::DescribeModelRequest request;
+    request.set_model(model);
+    v1::DescribeModelResponse response;
+    ODMOE_RETURN_IF_ERROR(Call(&v1::ExpertStorageService::Stub::DescribeModel, request, response));
+    Description description;
+    ODMOE_ASSIGN_OR_RETURN(description.model, FromProto(response.model()));
+    std::vector<LayerExperts> layers;
+    for (const v1::LayerExperts& proto : response.layers()) {
+      ODMOE_ASSIGN_OR_RETURN(layers.emplace_back(), expert_storage_client::FromProto(proto));
+    }
+    ODMOE_ASSIGN_OR_RETURN(description.catalog, ExpertCatalog::Create(
+                                                    response.model().model_digest(), layers));
+    return description;
+  }
+
+  absl::StatusOr<RemoteStoreStats> Stats(const std::string& model) override {
+    v1::StatsRequest request;
+    request.set_model(model);
+    v1::StatsResponse response;
+    ODMOE_RETURN_IF_ERROR(Call(&v1::ExpertStorageService::Stub::Stats, request, response));
+    RemoteStoreStats stats;
+    stats.model = response.model();
+    stats.epoch = response.epoch();
+    stats.store = expert_storage_client::FromProto(response);
+    stats.peak_rss_bytes = Unsigned(response.peak_rss_bytes());
+    stats.uptime = expert_storage_client::FromProto(response.uptime());
+    return stats;
+  }
+
+ private:
+  template <typename Request, typename Response>
+  absl::Status Call(grpc::Status (v1::ExpertStorageService::Stub::*method)(grpc::ClientContext*,
+                                                                          const Request&, Response*),
+                    const Request& request, Response& response) {
+    grpc::ClientContext context;
+    SetDeadline(context, absl::Now() + timeout_);
+    return FromGrpcStatus(((*stub_).*method)(&context, request, &response));
+  }
+
+  const std::unique_ptr<v1::ExpertStorageService::Stub> stub_;
+  const absl::Duration timeout_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ExpertStorageAdmin>> ExpertStorageAdmin::Connect(
+    const std::string& endpoint, absl::Duration timeout) {
+  ODMOE_ASSIGN_OR_RETURN(auto channel, MakeChannel(endpoint));
+  return std::make_unique<Admin>(std::move(channel), timeout);
+}
+
+}  // namespace odmoe

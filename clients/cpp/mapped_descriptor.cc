@@ -1,0 +1,135 @@
+#include "clients/cpp/mapped_descriptor.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "services/core/base/status_macros.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+namespace odmoe {
+namespace {
+
+constexpr size_t kMaxFds = 8;
+constexpr timeval kTimeout = {5, 0};
+
+absl::Status SocketError(const std::string& path, const char* call) {
+  return absl::UnavailableError(absl::StrCat(path, ": ", call, ": ", std::strerror(errno)));
+}
+
+absl::StatusOr<OwnedFd> ConnectTo(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat("'", path, "' is no socket's path"));
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  OwnedFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (fd.get() < 0) return SocketError(path, "socket");
+  setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kTimeout, sizeof(kTimeout));
+  setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kTimeout, sizeof(kTimeout));
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return SocketError(path, "connect");
+  }
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.uid != geteuid()) {
+    return absl::PermissionDeniedError(absl::StrCat(path, ": the socket is another user's"));
+  }
+  return fd;
+}
+
+absl::StatusOr<std::vector<OwnedFd>> ReceiveFds(int socket, const std::string& path) {
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (n < 0) return SocketError(path, "recvmsg");
+  std::vector<OwnedFd> fds;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+      fds.emplace_back(fd);
+    }
+  }
+  if (n == 0) return absl::PermissionDeniedError(absl::StrCat(path, ": the token was refused"));
+  return fds;
+}
+
+}  // namespace
+
+OwnedFd::OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+
+OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+OwnedFd::~OwnedFd() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<FetchedDescriptors> FetchDescriptors(const std::string& socket_path,
+                                                    const std::string& token, size_t count) {
+  FetchedDescriptors fetched;
+  ODMOE_ASSIGN_OR_RETURN(fetched.socket, ConnectTo(socket_path));
+  if (send(fetched.socket.get(), token.data(), token.size(), MSG_NOSIGNAL) !=
+      static_cast<ssize_t>(token.size())) {
+    return SocketError(socket_path, "send");
+  }
+  ODMOE_ASSIGN_OR_RETURN(fetched.fds, ReceiveFds(fetched.socket.get(), socket_path));
+  if (fetched.fds.size() != count) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        socket_path, ": got ", fetched.fds.size(), " descriptors, expected ", count));
+  }
+  return fetched;
+}
+
+absl::StatusOr<std::unique_ptr<MappedDescriptor>> MappedDescriptor::Map(const OwnedFd& fd,
+                                                                        uint64_t bytes,
+                                                                        bool writable) {
+  struct stat info;
+  if (fstat(fd.get(), &info) != 0 || bytes == 0 || static_cast<uint64_t>(info.st_size) != bytes) {
+    return absl::FailedPreconditionError(absl::StrCat("shared memory of ", info.st_size,
+                                                      " bytes, expected ", bytes));
+  }
+  const int seals = fcntl(fd.get(), F_GET_SEALS);
+  if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+    return absl::FailedPreconditionError("shared memory that is not sealed against shrinking");
+  }
+  const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* address = mmap(nullptr, bytes, protection, MAP_SHARED, fd.get(), 0);
+  if (address == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot map ", bytes, " bytes: ", std::strerror(errno)));
+  }
+  // The pages are there already; this fills the page table, so that no hit faults. Where the kernel
+  // does not know it, the first touches do.
+  madvise(address, bytes, MADV_POPULATE_READ);
+  return absl::WrapUnique(new MappedDescriptor(static_cast<std::byte*>(address), bytes));
+}
+
+MappedDescriptor::~MappedDescriptor() { munmap(data_, size_); }
+
+}  // namespace odmoe

@@ -1,0 +1,328 @@
+#include "clients/cpp/shared_memory_expert_store.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "clients/cpp/expert_storage_admin.h"
+#include "clients/cpp/mapped_descriptor.h"
+#include "clients/cpp/store_session.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/experts/pinned_batch.h"
+#include "services/core/rpc/channel.h"
+
+namespace odmoe {
+namespace {
+
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
+constexpr absl::Duration kRedialTimeout = absl::Seconds(1);
+constexpr absl::Duration kRedialInterval = absl::Milliseconds(100);
+// The store gives up an expert after an hour at the latest.
+constexpr absl::Duration kLongestWait = absl::Hours(1);
+
+// One session with one epoch of a store. Ends with its last batch.
+class Connection final : public StoreSession::Listener,
+                         public BatchOwner,
+                         public std::enable_shared_from_this<Connection> {
+ public:
+  // `catalog` is that of the store at `endpoint`, and `admin` dials it.
+  static absl::StatusOr<std::shared_ptr<Connection>> Open(
+      const std::string& endpoint, const RemoteModel& model,
+      std::shared_ptr<const ExpertCatalog> catalog, std::unique_ptr<ExpertStorageAdmin> admin,
+      absl::Time deadline) {
+    ODMOE_ASSIGN_OR_RETURN(auto channel, MakeChannel(endpoint));
+    auto connection = std::make_shared<Connection>(std::move(catalog), model, std::move(admin));
+    ODMOE_ASSIGN_OR_RETURN(connection->session_,
+                           StoreSession::Open(std::move(channel), model.name, *connection, deadline));
+    ODMOE_RETURN_IF_ERROR(connection->MapMemory(model));
+    return connection;
+  }
+
+  Connection(std::shared_ptr<const ExpertCatalog> catalog, const RemoteModel& model,
+             std::unique_ptr<ExpertStorageAdmin> admin)
+      : catalog_(std::move(catalog)),
+        model_(model.name),
+        max_batch_(model.max_batch),
+        admin_(std::move(admin)) {}
+
+  ~Connection() override {
+    // Before the memory goes: outcomes that still come drop their pins in it.
+    session_.reset();
+  }
+
+  bool lost() const { return lost_.load(std::memory_order_acquire) || view_->table.closed(); }
+  size_t max_batch() const { return max_batch_; }
+
+  absl::StatusOr<StoreStats> Stats() {
+    ODMOE_ASSIGN_OR_RETURN(const RemoteStoreStats stats, admin_->Stats(model_));
+    return stats.store;
+  }
+
+  absl::StatusOr<std::unique_ptr<PinnedBatch>> Acquire(absl::Span<const ExpertId> ids,
+                                                       absl::Time deadline) {
+    ODMOE_ASSIGN_OR_RETURN(auto batch,
+                           PinnedBatch::PinResident(*view_, *this, ids, deadline, max_batch_));
+    if (batch->board() != nullptr) AskFor(*batch, deadline);
+    return batch;
+  }
+
+  void Prefetch(absl::Span<const ExpertId> ids) {
+    std::vector<ExpertId> absent;
+    for (ExpertId id : ids) {
+      const int64_t expert = catalog_->IndexOf(id);
+      if (expert >= 0 && !view_->table.Find(expert)) absent.push_back(id);
+    }
+    if (!absent.empty()) session_->Prefetch(absent);
+  }
+
+ private:
+  struct Pending {
+    std::shared_ptr<MissBoard> board;
+    std::vector<int64_t> experts;  // by the board's entries; -1: answered
+    size_t unanswered = 0;
+  };
+
+  absl::Status MapMemory(const RemoteModel& model) {
+    const StoreSession::Attachment& attachment = session_->attachment();
+    if (attachment.epoch != model.epoch) {
+      return absl::UnavailableError("the expert store was restarted just now; try again");
+    }
+    ODMOE_ASSIGN_OR_RETURN(auto fetched,
+                           FetchDescriptors(attachment.socket_path, attachment.token, 3));
+    socket_ = std::move(fetched.socket);
+    ODMOE_ASSIGN_OR_RETURN(
+        arena_, MappedDescriptor::Map(fetched.fds[0], attachment.arena_bytes, /*writable=*/false));
+    ODMOE_ASSIGN_OR_RETURN(
+        table_, MappedDescriptor::Map(fetched.fds[1], attachment.table_bytes, /*writable=*/false));
+    ODMOE_ASSIGN_OR_RETURN(
+        pins_, MappedDescriptor::Map(fetched.fds[2], attachment.pin_page_bytes, /*writable=*/true));
+    ODMOE_ASSIGN_OR_RETURN(const ResidencyTable table, ResidencyTable::Attach(table_->bytes()));
+    const ResidencyShape shape = table.shape();
+    if (shape.epoch != model.epoch ||
+        shape.expert_count != static_cast<uint64_t>(catalog_->expert_count()) ||
+        shape.slot_bytes < catalog_->max_expert_bytes() ||
+        shape.slot_bytes > arena_->bytes().size() / std::max<uint64_t>(1, shape.slot_count)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "residency table of epoch ", shape.epoch, ", ", shape.expert_count, " experts, ",
+          shape.slot_count, " slots of ", shape.slot_bytes, " bytes does not fit the model's ",
+          catalog_->expert_count(), " experts and the arena's ", arena_->bytes().size(), " bytes"));
+    }
+    ODMOE_ASSIGN_OR_RETURN(const PinPage page,
+                           PinPage::Attach(pins_->bytes(), model.epoch, shape.slot_count));
+    view_ = std::make_unique<ArenaView>(
+        ArenaView{catalog_.get(), arena_->bytes().data(), shape.slot_bytes, table, page});
+    return absl::OkStatus();
+  }
+
+  void AskFor(const PinnedBatch& batch, absl::Time deadline) {
+    std::vector<ExpertId> ids;
+    for (int64_t expert : batch.missing()) ids.push_back(catalog_->IdOf(expert));
+    int64_t request_id = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      request_id = next_request_++;
+      pending_[request_id] = {batch.board(), batch.missing(), batch.missing().size()};
+    }
+    // A little less than is left, so that the store's reason arrives before our own deadline; and
+    // never infinite, which the message cannot carry.
+    const absl::Duration left = std::min(deadline - absl::Now(), kLongestWait);
+    session_->Acquire(request_id, ids, std::max(absl::Milliseconds(1), left - left / 10));
+    // Lost before the request was entered: OnLost has not seen it.
+    if (lost_.load(std::memory_order_acquire)) FailPending();
+  }
+
+  void OnOutcome(int64_t request_id, ExpertId id, absl::StatusOr<uint32_t> slot) override {
+    const int64_t expert = catalog_->IndexOf(id);
+    if (slot.ok() && *slot >= view_->page.slot_count()) {
+      slot = absl::InternalError(absl::StrCat("the expert store names slot ", *slot, " of ",
+                                              view_->page.slot_count()));
+    }
+    std::shared_ptr<MissBoard> board;
+    size_t entry = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto found = pending_.find(request_id);
+      if (found == pending_.end()) return;
+      Pending& pending = found->second;
+      const auto at = std::find(pending.experts.begin(), pending.experts.end(), expert);
+      if (expert < 0 || at == pending.experts.end()) return;
+      *at = -1;
+      entry = static_cast<size_t>(at - pending.experts.begin());
+      board = pending.board;
+      if (--pending.unanswered == 0) pending_.erase(found);
+    }
+    board->Deliver(entry, std::move(slot));
+  }
+
+  void OnLost(const absl::Status& status) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      lost_status_ = status;
+    }
+    lost_.store(true, std::memory_order_release);
+    FailPending();
+  }
+
+  void FailPending() {
+    absl::flat_hash_map<int64_t, Pending> failed;
+    absl::Status status;
+    {
+      absl::MutexLock lock(&mutex_);
+      failed.swap(pending_);
+      status = lost_status_;
+    }
+    for (auto& [request_id, pending] : failed) pending.board->FailRest(status);
+  }
+
+  absl::Status Overdue(int64_t expert) const override {
+    return absl::DeadlineExceededError(
+        absl::StrCat(ExpertName(catalog_->IdOf(expert)), " has not arrived in time"));
+  }
+
+  // The store finds out from the pin page; what still comes for the batch, its board drops.
+  void BatchReleased(const MissBoard*, bool) override {}
+
+  const std::shared_ptr<const ExpertCatalog> catalog_;
+  const std::string model_;
+  const size_t max_batch_;
+  const std::unique_ptr<ExpertStorageAdmin> admin_;
+  // The socket goes last: its end tells the store that nothing is mapped any more.
+  OwnedFd socket_;
+  std::unique_ptr<MappedDescriptor> arena_;
+  std::unique_ptr<MappedDescriptor> table_;
+  std::unique_ptr<MappedDescriptor> pins_;
+  std::unique_ptr<ArenaView> view_;
+  std::unique_ptr<StoreSession> session_;
+  std::atomic<bool> lost_{false};
+
+  absl::Mutex mutex_;
+  int64_t next_request_ ABSL_GUARDED_BY(mutex_) = 1;
+  absl::flat_hash_map<int64_t, Pending> pending_ ABSL_GUARDED_BY(mutex_);
+  absl::Status lost_status_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A batch that keeps its connection's memory mapped.
+class MappedBatch final : public ExpertBatch {
+ public:
+  MappedBatch(std::shared_ptr<Connection> connection, std::unique_ptr<PinnedBatch> batch)
+      : connection_(std::move(connection)), batch_(std::move(batch)) {}
+
+  size_t size() const override { return batch_->size(); }
+  bool Ready(size_t i) override { return batch_->Ready(i); }
+  absl::StatusOr<ExpertView> Wait(size_t i) override { return batch_->Wait(i); }
+  size_t hits() const override { return batch_->hits(); }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+  std::unique_ptr<PinnedBatch> batch_;
+};
+
+class SharedMemoryExpertStore final : public ExpertStore {
+ public:
+  SharedMemoryExpertStore(std::string endpoint, std::string model)
+      : endpoint_(std::move(endpoint)), model_(std::move(model)) {}
+
+  absl::Status Connect() {
+    absl::MutexLock lock(&mutex_);
+    ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kConnectTimeout));
+    ODMOE_ASSIGN_OR_RETURN(auto description, admin->DescribeModel(model_));
+    catalog_ = std::make_shared<const ExpertCatalog>(std::move(description.catalog));
+    ODMOE_ASSIGN_OR_RETURN(
+        connection_, Connection::Open(endpoint_, description.model, catalog_, std::move(admin),
+                                      absl::Now() + kConnectTimeout));
+    max_batch_.store(connection_->max_batch());
+    return absl::OkStatus();
+  }
+
+  const ExpertCatalog& catalog() const override { return *catalog_; }
+
+  absl::StatusOr<std::unique_ptr<ExpertBatch>> Acquire(absl::Span<const ExpertId> ids,
+                                                       absl::Time deadline) override {
+    ODMOE_ASSIGN_OR_RETURN(auto connection, Connected());
+    ODMOE_ASSIGN_OR_RETURN(auto batch, connection->Acquire(ids, deadline));
+    return std::make_unique<MappedBatch>(std::move(connection), std::move(batch));
+  }
+
+  void Prefetch(absl::Span<const ExpertId> ids) override {
+    std::shared_ptr<Connection> connection;
+    {
+      absl::ReaderMutexLock lock(&mutex_);
+      connection = connection_;
+    }
+    if (!connection->lost()) connection->Prefetch(ids);
+  }
+
+  size_t max_batch() const override { return max_batch_.load(); }
+
+  absl::StatusOr<StoreStats> Stats() override {
+    ODMOE_ASSIGN_OR_RETURN(const auto connection, Connected());
+    return connection->Stats();
+  }
+
+ private:
+  absl::StatusOr<std::shared_ptr<Connection>> Connected() {
+    {
+      absl::ReaderMutexLock lock(&mutex_);
+      if (!connection_->lost()) return connection_;
+    }
+    absl::MutexLock lock(&mutex_);
+    if (!connection_->lost()) return connection_;
+    const absl::Time now = absl::Now();
+    if (now - last_dial_ < kRedialInterval) return absl::UnavailableError("the expert store is gone");
+    last_dial_ = now;
+    ODMOE_RETURN_IF_ERROR(Redial());
+    return connection_;
+  }
+
+  absl::Status Redial() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    // By a new channel: the old one's waits longer and longer between its own attempts.
+    ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kRedialTimeout));
+    const auto description = admin->DescribeModel(model_);
+    if (!description.ok()) {
+      return absl::UnavailableError(
+          absl::StrCat("the expert store is gone: ", description.status().message()));
+    }
+    if (description->model.model_digest != catalog_->model_digest() ||
+        description->catalog.total_bytes() != catalog_->total_bytes() ||
+        description->catalog.expert_count() != catalog_->expert_count()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the expert store at ", endpoint_, " serves other experts now"));
+    }
+    auto connection = Connection::Open(endpoint_, description->model, catalog_, std::move(admin),
+                                       absl::Now() + kRedialTimeout);
+    if (!connection.ok()) {
+      return absl::UnavailableError(
+          absl::StrCat("the expert store is not back yet: ", connection.status().message()));
+    }
+    connection_ = *std::move(connection);
+    max_batch_.store(connection_->max_batch());
+    return absl::OkStatus();
+  }
+
+  const std::string endpoint_;
+  const std::string model_;
+  std::shared_ptr<const ExpertCatalog> catalog_;  // of the first connection, kept for good
+  std::atomic<size_t> max_batch_{0};
+
+  absl::Mutex mutex_;
+  std::shared_ptr<Connection> connection_ ABSL_GUARDED_BY(mutex_);  // never null once connected
+  absl::Time last_dial_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ExpertStore>> ConnectSharedMemoryStore(const std::string& endpoint,
+                                                                      const std::string& model) {
+  auto store = std::make_unique<SharedMemoryExpertStore>(endpoint, model);
+  ODMOE_RETURN_IF_ERROR(store->Connect());
+  return store;
+}
+
+}  // namespace odmoe

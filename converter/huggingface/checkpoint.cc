@@ -1,0 +1,151 @@
+#include "converter/huggingface/checkpoint.h"
+
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/formats/json.h"
+
+namespace odmoe {
+namespace {
+
+constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxIndexBytes = uint64_t{128} << 20;
+constexpr char kIndexName[] = "model.safetensors.index.json";
+
+absl::StatusOr<DType> FormatOf(const SafetensorsTensor& tensor, const std::string& path) {
+  for (DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    if (Info(dtype).safetensors == tensor.dtype) return dtype;
+  }
+  return absl::UnimplementedError(absl::StrCat(path, ": tensor '", tensor.name, "' is ",
+                                               tensor.dtype,
+                                               "; only BF16, F16 and F32 can be converted yet"));
+}
+
+// A weight's file, directly in the folder.
+bool IsPartName(absl::string_view name) {
+  return !absl::StrContains(name, '/') && !absl::StartsWith(name, ".") &&
+         absl::EndsWith(name, ".safetensors");
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(FileSystem& fs, std::string folder) : fs_(fs), folder_(std::move(folder)) {}
+Checkpoint::~Checkpoint() = default;
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(FileSystem& fs,
+                                                             const std::string& folder) {
+  std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(fs, folder));
+  ODMOE_RETURN_IF_ERROR(checkpoint->ReadConfig());
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<std::string> parts, checkpoint->PartNames());
+  for (const std::string& part : parts) ODMOE_RETURN_IF_ERROR(checkpoint->AddPart(part));
+  ODMOE_RETURN_IF_ERROR(checkpoint->CheckIndex());
+  return checkpoint;
+}
+
+absl::Status Checkpoint::ReadConfig() {
+  const std::string path = absl::StrCat(folder_, "/config.json");
+  ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs_, path, kMaxConfigBytes));
+  ODMOE_RETURN_IF_ERROR(JsonObject::From(config, path).status());
+  if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) {
+    const nlohmann::json members = *text;
+    config.update(members);
+  }
+  if (const auto quantized = config.find("quantization_config");
+      quantized != config.end() && quantized->is_object()) {
+    return absl::UnimplementedError(
+        absl::StrCat(path, ": the weights are stored quantized (quantization_config.quant_method ",
+                     quantized->value("quant_method", nlohmann::json()).dump(
+                         -1, ' ', false, nlohmann::json::error_handler_t::replace),
+                     "); only BF16, F16 and F32 can be converted yet"));
+  }
+  config_ = std::make_unique<nlohmann::json>(std::move(config));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> Checkpoint::PartNames() {
+  const std::string index_path = absl::StrCat(folder_, "/", kIndexName);
+  auto index = ReadJsonFile(fs_, index_path, kMaxIndexBytes);
+  if (absl::IsNotFound(index.status())) {
+    ODMOE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.ListDirectory(folder_));
+    std::vector<std::string> parts;
+    for (const std::string& name : names) {
+      if (absl::StartsWith(name, "model") && IsPartName(name)) parts.push_back(name);
+    }
+    if (parts.empty()) {
+      return absl::NotFoundError(
+          absl::StrCat(folder_, ": no weights: neither ", kIndexName, " nor model*.safetensors"));
+    }
+    return parts;
+  }
+  if (!index.ok()) return index.status();
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*index, index_path));
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject weight_map, object.Object("weight_map"));
+  std::set<std::string> parts;
+  for (const auto& [tensor, part] : weight_map.value().items()) {
+    if (!part.is_string() || !IsPartName(part.get<std::string>())) {
+      return absl::InvalidArgumentError(
+          weight_map.Wrong(tensor.c_str(), "a safetensors file in this folder").message());
+    }
+    index_.emplace(tensor, part.get<std::string>());
+    parts.insert(part.get<std::string>());
+  }
+  return std::vector<std::string>(parts.begin(), parts.end());
+}
+
+absl::Status Checkpoint::AddPart(const std::string& name) {
+  const std::string path = absl::StrCat(folder_, "/", name);
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs_.OpenForRead(path));
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
+                         SafetensorsReader::Open(std::move(file)));
+  for (const SafetensorsTensor& stored : reader->tensors()) {
+    if (!index_.empty()) {
+      const auto expected = index_.find(stored.name);
+      if (expected == index_.end() || expected->second != name) {
+        return absl::DataLossError(absl::StrCat(
+            path, ": tensor '", stored.name, "' is here, ", kIndexName,
+            expected == index_.end() ? " does not know it"
+                                     : absl::StrCat(" says it is in ", expected->second)));
+      }
+    }
+    CheckpointTensor tensor{.name = std::string(absl::StripPrefix(stored.name, "language_model.")),
+                            .shape = stored.shape,
+                            .file = reader.get(),
+                            .stored = &stored};
+    ODMOE_ASSIGN_OR_RETURN(tensor.dtype, FormatOf(stored, path));
+    if (!by_name_.emplace(tensor.name, tensors_.size()).second) {
+      return absl::DataLossError(
+          absl::StrCat(path, ": tensor '", tensor.name, "' is in another file too"));
+    }
+    tensors_.push_back(std::move(tensor));
+  }
+  files_.push_back(std::move(reader));
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::CheckIndex() const {
+  for (const auto& [name, part] : index_) {
+    if (Find(absl::StripPrefix(name, "language_model.")) == nullptr) {
+      return absl::DataLossError(absl::StrCat(folder_, "/", part, ": tensor '", name,
+                                              "' is missing, ", kIndexName, " says it is there"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+const CheckpointTensor* Checkpoint::Find(absl::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &tensors_[found->second];
+}
+
+bool LooksLikeCheckpoint(FileSystem& fs, const std::string& folder) {
+  return fs.OpenForRead(absl::StrCat(folder, "/config.json")).ok();
+}
+
+}  // namespace odmoe

@@ -1,0 +1,77 @@
+#include "converter/huggingface/to_gguf.h"
+
+#include <utility>
+
+#include "converter/huggingface/general_keys.h"
+#include "converter/huggingface/tokenizer.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/base/units.h"
+
+namespace odmoe {
+namespace {
+
+constexpr uint32_t kQuantizationVersion = 2;  // of ggml's block formats
+
+// The format most weights have: the first matrix that is not F32 tells, and F16 is safe without one.
+OutType ChooseOutType(const Checkpoint& checkpoint) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
+    if (tensor.shape.size() < 2) continue;
+    if (tensor.dtype == DType::kBF16) return OutType::kBF16;
+    if (tensor.dtype == DType::kF16) return OutType::kF16;
+  }
+  return OutType::kF16;
+}
+
+absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOptions& options,
+                           GgufMetadata& metadata) {
+  const Architecture& architecture = *plan.architecture;
+  metadata.Set("general.architecture", GgufValue::String(std::string(architecture.name())));
+  ODMOE_RETURN_IF_ERROR(AddGeneralKeys(*plan.checkpoint, plan.header.tensors, metadata));
+  architecture.AddKeys(metadata, GgufFileType(outtype));
+  metadata.Set("general.quantization_version", GgufValue::U32(kQuantizationVersion));
+  return AddTokenizerKeys(*plan.checkpoint,
+                          {.vocabulary_size = architecture.vocabulary_size(),
+                           .pre_tokenizer = options.pre_tokenizer},
+                          metadata);
+}
+
+}  // namespace
+
+absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) {
+  GgufPlan plan;
+  ODMOE_ASSIGN_OR_RETURN(plan.checkpoint, Checkpoint::Open(fs, options.folder));
+  ODMOE_ASSIGN_OR_RETURN(plan.architecture, FindArchitecture(*plan.checkpoint));
+  ODMOE_ASSIGN_OR_RETURN(plan.tensors, plan.architecture->MapTensors());
+  const OutType outtype =
+      options.outtype == OutType::kAuto ? ChooseOutType(*plan.checkpoint) : options.outtype;
+  for (OutputTensor& tensor : plan.tensors) {
+    tensor.info.dtype = TensorFormat(outtype, tensor.info.name, tensor.info.ne);
+    plan.header.tensors.push_back(tensor.info);
+  }
+  ODMOE_RETURN_IF_ERROR(BuildMetadata(plan, outtype, options, plan.header.metadata));
+  ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
+  ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
+  for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;
+  const GgufTensor& last = plan.header.tensors.back();
+  plan.file_bytes = header.size() + RoundUp(last.offset + last.bytes, kDefaultGgufAlignment);
+  return plan;
+}
+
+absl::Status WriteGguf(const GgufPlan& plan, const std::string& path, FileSystem& fs,
+                       StepProgress& progress) {
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> file, AtomicFile::Create(fs, path));
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<GgufWriter> writer,
+                         GgufWriter::Create(file->file(), plan.header));
+  for (const OutputTensor& tensor : plan.tensors) {
+    progress.Begin(tensor.info.name);
+    ODMOE_RETURN_IF_ERROR(
+        StreamTensor(tensor, [&](absl::Span<const std::byte> bytes) -> absl::Status {
+          ODMOE_RETURN_IF_ERROR(writer->Append(bytes));
+          return progress.Advance(bytes.size());
+        }));
+  }
+  ODMOE_RETURN_IF_ERROR(writer->Finish());
+  return file->Commit();
+}
+
+}  // namespace odmoe

@@ -1,0 +1,41 @@
+// A Hugging Face checkpoint as one GGUF file.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "converter/huggingface/architecture.h"
+#include "converter/progress.h"
+#include "converter/quantize/outtype.h"
+#include "services/core/formats/gguf_writer.h"
+#include "services/core/io/file.h"
+
+namespace odmoe {
+
+struct ToGgufOptions {
+  std::string folder;
+  OutType outtype = OutType::kAuto;
+  std::string pre_tokenizer;  // its name, where it should not be recognized; else empty
+};
+
+// The file to be: its header, and how each tensor is made. Owns the open checkpoint.
+struct GgufPlan {
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Architecture> architecture;
+  GgufHeader header;                   // laid out
+  std::vector<OutputTensor> tensors;   // as header.tensors
+  uint64_t data_bytes = 0;             // sum of the tensors'
+  uint64_t file_bytes = 0;
+};
+
+// Errors as of Checkpoint::Open, Architecture::MapTensors and AddTokenizerKeys.
+absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options);
+
+// Writes the file, seen under its name only when complete.
+absl::Status WriteGguf(const GgufPlan& plan, const std::string& path, FileSystem& fs,
+                       StepProgress& progress);
+
+}  // namespace odmoe

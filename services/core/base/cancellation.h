@@ -1,0 +1,18 @@
+// A request's wish to stop, passed down to the work done for it.
+#pragma once
+
+#include <atomic>
+
+namespace odmoe {
+
+// One-way flag, set by the one who asked and polled by the one who works. Thread-safe.
+class Cancellation {
+ public:
+  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+
+ private:
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace odmoe

@@ -1,0 +1,80 @@
+#include "services/core/tensor/dtype.h"
+
+#include <array>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace odmoe {
+namespace {
+
+constexpr DTypeInfo kFormats[] = {
+    {DType::kF32, "f32", 1, 4, "F32"},      {DType::kF16, "f16", 1, 2, "F16"},
+    {DType::kQ4_0, "q4_0", 32, 18, ""},     {DType::kQ4_1, "q4_1", 32, 20, ""},
+    {DType::kQ5_0, "q5_0", 32, 22, ""},     {DType::kQ5_1, "q5_1", 32, 24, ""},
+    {DType::kQ8_0, "q8_0", 32, 34, ""},     {DType::kQ2_K, "q2_K", 256, 84, ""},
+    {DType::kQ3_K, "q3_K", 256, 110, ""},   {DType::kQ4_K, "q4_K", 256, 144, ""},
+    {DType::kQ5_K, "q5_K", 256, 176, ""},   {DType::kQ6_K, "q6_K", 256, 210, ""},
+    {DType::kIQ4_NL, "iq4_nl", 32, 18, ""}, {DType::kI8, "i8", 1, 1, "I8"},
+    {DType::kI16, "i16", 1, 2, "I16"},      {DType::kI32, "i32", 1, 4, "I32"},
+    {DType::kI64, "i64", 1, 8, "I64"},      {DType::kF64, "f64", 1, 8, "F64"},
+    {DType::kBF16, "bf16", 1, 2, "BF16"},   {DType::kTQ1_0, "tq1_0", 256, 54, ""},
+    {DType::kTQ2_0, "tq2_0", 256, 66, ""},  {DType::kMXFP4, "mxfp4", 32, 17, ""},
+};
+
+bool WasRemoved(uint32_t id) {
+  return id == 4 || id == 5 || (id >= 31 && id <= 33) || (id >= 36 && id <= 38);
+}
+
+}  // namespace
+
+absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id) {
+  for (const DTypeInfo& info : kFormats) {
+    if (static_cast<uint32_t>(info.dtype) == ggml_type_id) return info;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "ggml type ", ggml_type_id, WasRemoved(ggml_type_id) ? " was removed from ggml" : " is unknown"));
+}
+
+absl::StatusOr<DTypeInfo> FindDType(absl::string_view name) {
+  std::vector<absl::string_view> known;
+  for (const DTypeInfo& info : kFormats) {
+    if (absl::EqualsIgnoreCase(info.name, name)) return info;
+    known.push_back(info.name);
+  }
+  return absl::InvalidArgumentError(absl::StrCat("unknown weight format '", name, "'; known: ",
+                                                 absl::StrJoin(known, ", ")));
+}
+
+const DTypeInfo& Info(DType dtype) {
+  for (const DTypeInfo& info : kFormats) {
+    if (info.dtype == dtype) return info;
+  }
+  return kFormats[0];  // every enumerator has its row above
+}
+
+absl::StatusOr<uint64_t> RowBytes(DType dtype, int64_t columns) {
+  const DTypeInfo& info = Info(dtype);
+  if (columns < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a row of ", columns, " elements"));
+  }
+  const uint64_t elements = static_cast<uint64_t>(columns);
+  if (elements % info.block_elements != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a row of ", columns, " elements is not a whole ",
+                                                   "number of ", info.name, " blocks of ",
+                                                   info.block_elements));
+  }
+  const uint64_t blocks = elements / info.block_elements;
+  if (blocks > std::numeric_limits<uint64_t>::max() / info.block_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a row of ", columns, " ", info.name, " elements is too large"));
+  }
+  return blocks * info.block_bytes;
+}
+
+}  // namespace odmoe

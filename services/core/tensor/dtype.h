@@ -1,0 +1,38 @@
+// Number formats of weights, by ggml's ids, which GGUF files carry.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace odmoe {
+
+// Values are ggml's type ids. A weight is a matrix of rows, each a whole number of blocks.
+enum class DType : uint32_t {
+  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8,
+  kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20,
+  kI8 = 24, kI16 = 25, kI32 = 26, kI64 = 27, kF64 = 28, kBF16 = 30,
+  kTQ1_0 = 34, kTQ2_0 = 35, kMXFP4 = 39,
+};
+
+// How a format lies in memory.
+struct DTypeInfo {
+  DType dtype;
+  absl::string_view name;        // "q8_0", as ggml and our flags spell it
+  uint32_t block_elements;       // elements a block holds
+  uint32_t block_bytes;          // bytes a block takes
+  absl::string_view safetensors; // native safetensors dtype, or "" (then stored as U8 rows)
+};
+
+// INVALID_ARGUMENT: an id that is unknown or was removed from ggml.
+absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id);
+// By name, in any case. INVALID_ARGUMENT lists the names known.
+absl::StatusOr<DTypeInfo> FindDType(absl::string_view name);
+// For an enumerator of DType; never fails.
+const DTypeInfo& Info(DType dtype);
+
+// Bytes of a row of `columns` elements. INVALID_ARGUMENT: not whole blocks, negative, or overflow.
+absl::StatusOr<uint64_t> RowBytes(DType dtype, int64_t columns);
+
+}  // namespace odmoe

@@ -1,0 +1,107 @@
+// odmoe-expert-storage: serves a model's experts from a working set under a hard budget.
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/base/units.h"
+#include "services/core/io/service_process.h"
+#include "services/core/rpc/server.h"
+#include "services/expert_storage/service/expert_storage_service.h"
+#include "services/expert_storage/service/model_host.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace odmoe {
+namespace {
+
+constexpr absl::Duration kDrain = absl::Seconds(5);
+
+struct Flags {
+  std::string listen = "127.0.0.1:0";
+  std::string endpoint_file;
+  std::string socket_dir;
+  std::vector<std::string> roots;
+  std::string model;
+  std::string budget = "auto";
+  std::string source = "auto";
+  bool no_prefetch = false;
+};
+
+void Describe(CLI::App& app, Flags& flags) {
+  app.description(
+      "Serves the experts of a Mixture-of-Experts model to inference processes, from a working set\n"
+      "in memory that never outgrows its budget. Processes on this host read it in place.\n\n"
+      "Example: odmoe-expert-storage --model /models/kimi --expert-budget 25%");
+  app.add_option("--listen", flags.listen,
+                 "Address to serve: HOST:PORT (port 0: any free one) or unix:/path")
+      ->capture_default_str();
+  app.add_option("--endpoint-file", flags.endpoint_file,
+                 "Write the address served to this file, once it serves");
+  app.add_option("--root", flags.roots,
+                 "Folder in which clients may open models; give it again for more");
+  app.add_option("--model", flags.model, "Model directory to open at the start");
+  app.add_option("--expert-budget", flags.budget,
+                 "Memory for experts: auto, a share of all experts (25%), or a size (1.5GiB)")
+      ->capture_default_str();
+  app.add_option("--source", flags.source,
+                 "How to read experts: direct (past the page cache), mmap, or auto")
+      ->capture_default_str();
+  app.add_option("--socket-dir", flags.socket_dir,
+                 "Folder for the socket that shares the memory with clients on this host; a "
+                 "private one in the temporary directory if not given");
+  app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
+}
+
+absl::Status OpenFirstModel(const Flags& flags, ModelHost& models) {
+  if (flags.model.empty()) return absl::OkStatus();
+  ODMOE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(flags.budget));
+  ODMOE_ASSIGN_OR_RETURN(const SourceKind source, ParseSourceKind(flags.source));
+  ODMOE_ASSIGN_OR_RETURN(const auto model, models.Open(flags.model, budget, source));
+  const Arena& arena = model->store->arena();
+  spdlog::info("opened {}: {} experts, {} slots of {}, source {}", model->name,
+               model->store->catalog().expert_count(), arena.slot_count(),
+               FormatBytes(arena.slot_bytes()), std::string(SourceKindName(model->source)));
+  return absl::OkStatus();
+}
+
+absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
+  ModelHost models({flags.roots, !flags.no_prefetch});
+  ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
+  ExpertStorageServiceOptions service_options;
+  service_options.socket_directory = flags.socket_dir;
+  ODMOE_ASSIGN_OR_RETURN(const auto service, ExpertStorageServer::Create(models, service_options));
+  RpcServerOptions server_options;
+  server_options.listen = flags.listen;
+  server_options.services = {service->service()};
+  server_options.service_names = {ExpertStorageServer::Name()};
+  ODMOE_ASSIGN_OR_RETURN(const auto server, RpcServer::Start(server_options));
+  ODMOE_RETURN_IF_ERROR(AnnounceEndpoint(flags.endpoint_file, server->address()));
+  spdlog::info("signal {}: draining; again to end at once", signals.Wait());
+  server->SetServing(false);
+  service->Drain();
+  server->Shutdown(absl::Now() + kDrain);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app;
+  Flags flags;
+  Describe(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  TerminationSignals signals;
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("expert-storage"));
+  const absl::Status status = Serve(flags, signals);
+  if (status.ok()) return EXIT_SUCCESS;
+  std::cerr << "odmoe-expert-storage: " << status.message() << "\n";
+  return EXIT_FAILURE;
+}
+
+}  // namespace
+}  // namespace odmoe
+
+int main(int argc, char** argv) { return odmoe::Main(argc, argv); }

@@ -1,0 +1,76 @@
+#include "services/expert_storage/open_expert_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/formats/model_directory.h"
+#include "services/expert_storage/sources/direct_expert_source.h"
+#include "services/expert_storage/sources/mapped_expert_source.h"
+
+namespace odmoe {
+namespace {
+
+absl::StatusOr<std::unique_ptr<ExpertSource>> OpenDirect(const ExpertRegistry& registry,
+                                                         bool fall_back_to_page_cache) {
+  DirectExpertSource::Options options;
+  options.fall_back_to_page_cache = fall_back_to_page_cache;
+  return DirectExpertSource::Create(registry, options);
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> ReadDemand(const std::string& model_directory) {
+  const absl::StatusOr<GgufMetadata> metadata = ReadModelMetadata(model_directory);
+  // A directory of experts alone is a store's to serve.
+  if (absl::IsNotFound(metadata.status())) return uint64_t{1};
+  ODMOE_RETURN_IF_ERROR(metadata.status());
+  ODMOE_ASSIGN_OR_RETURN(const std::string architecture,
+                         metadata->GetStringOr("general.architecture", ""));
+  ODMOE_ASSIGN_OR_RETURN(const uint32_t demand,
+                         metadata->GetU32Or(absl::StrCat(architecture, ".expert_used_count"), 1));
+  return std::max<uint64_t>(1, demand);
+}
+
+absl::StatusOr<std::unique_ptr<ExpertSource>> OpenExpertSource(const std::string& model_directory,
+                                                               SourceKind kind,
+                                                               SourceKind* in_use) {
+  ODMOE_ASSIGN_OR_RETURN(ExpertRegistry registry, ReadExpertRegistry(model_directory));
+  SourceKind taken = kind == SourceKind::kMapped ? SourceKind::kMapped : SourceKind::kDirect;
+  absl::StatusOr<std::unique_ptr<ExpertSource>> source;
+  if (taken == SourceKind::kDirect) {
+    source = OpenDirect(registry, /*fall_back_to_page_cache=*/kind == SourceKind::kDirect);
+    if (absl::IsUnimplemented(source.status())) taken = SourceKind::kMapped;
+  }
+  if (taken == SourceKind::kMapped) {
+    source = std::make_unique<MappedExpertSource>(std::move(registry));
+  }
+  if (in_use != nullptr) *in_use = taken;
+  return source;
+}
+
+absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
+    std::unique_ptr<ExpertSource> source, const OpenStoreOptions& options, uint64_t demand) {
+  const ExpertCatalog& catalog = source->catalog();
+  const uint64_t experts = static_cast<uint64_t>(catalog.expert_count());
+  const uint64_t slot_bytes = SlotBytes(catalog.max_expert_bytes());
+  CachingExpertStore::Options store;
+  ODMOE_ASSIGN_OR_RETURN(store.budget_bytes,
+                         ResolveBudget(options.budget, experts * slot_bytes,
+                                       std::min(demand, experts) * slot_bytes));
+  store.prefetch = options.prefetch;
+  store.shareable = options.use_memfd;
+  store.demand = demand;
+  return CachingExpertStore::Create(std::move(source), std::move(store));
+}
+
+absl::StatusOr<std::unique_ptr<CachingExpertStore>> OpenExpertStore(const OpenStoreOptions& options,
+                                                                    SourceKind* source_in_use) {
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t demand, ReadDemand(options.model_directory));
+  ODMOE_ASSIGN_OR_RETURN(auto source, OpenExpertSource(options.model_directory, options.source,
+                                                       source_in_use));
+  return MakeExpertStore(std::move(source), options, demand);
+}
+
+}  // namespace odmoe

@@ -1,0 +1,279 @@
+#include "services/expert_storage/service/descriptor_server.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/memory/memory.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "services/core/base/status_macros.h"
+
+namespace odmoe {
+namespace {
+
+constexpr size_t kMaxConnections = 1024;
+constexpr absl::Duration kTokenTimeout = absl::Seconds(5);
+constexpr absl::Duration kAcceptBackOff = absl::Milliseconds(100);
+constexpr size_t kMaxFds = 8;
+
+struct Connection {
+  int fd = -1;
+  absl::Time opened;
+  std::function<void()> on_released;  // set once it has its descriptors
+};
+
+absl::Status SocketError(const std::string& path, const char* call) {
+  return absl::UnavailableError(absl::StrCat(path, ": ", call, ": ", std::strerror(errno)));
+}
+
+bool SameUser(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
+}
+
+bool SendFds(int socket, const std::vector<int>& fds) {
+  if (fds.size() > kMaxFds) return false;
+  char byte = 'F';
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+  std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
+  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+}
+
+absl::StatusOr<std::string> PrivateDirectory() {
+  std::error_code error;
+  std::filesystem::path base = std::filesystem::temp_directory_path(error);
+  if (error) base = "/tmp";
+  std::string name = (base / "odmoe-expert-storage-XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) return SocketError(name, "mkdtemp");
+  return name;
+}
+
+// Sockets of processes that were killed; nobody answers there.
+void RemoveDeadSockets(const std::string& directory) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+    const std::string path = entry.path().string();
+    if (!absl::StartsWith(entry.path().filename().string(), "expert-storage-") ||
+        !entry.is_socket(error)) {
+      continue;
+    }
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof(address.sun_path)) continue;
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 &&
+        errno == ECONNREFUSED) {
+      unlink(path.c_str());
+    }
+    close(fd);
+  }
+}
+
+class Server final : public DescriptorServer {
+ public:
+  Server(std::string directory, bool own_directory)
+      : directory_(std::move(directory)),
+        own_directory_(own_directory),
+        path_(absl::StrCat(directory_, "/expert-storage-", getpid(), ".socket")) {}
+
+  ~Server() override {
+    if (thread_.joinable()) {
+      stopping_.store(true);
+      const uint64_t one = 1;
+      [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof(one));
+      thread_.join();
+    }
+    if (listen_fd_ >= 0) {
+      close(listen_fd_);
+      unlink(path_.c_str());
+    }
+    if (wake_fd_ >= 0) close(wake_fd_);
+    if (own_directory_) rmdir(directory_.c_str());
+  }
+
+  absl::Status Listen() {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path_.size() >= sizeof(address.sun_path)) {
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": longer than the ",
+                                                     sizeof(address.sun_path) - 1,
+                                                     " bytes a socket's path may have"));
+    }
+    std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
+    wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_fd_ < 0) return SocketError(path_, "eventfd");
+    const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return SocketError(path_, "socket");
+    // The mode is given before the name exists, so that nobody can get in between.
+    if (fchmod(fd, S_IRUSR | S_IWUSR) != 0 ||
+        bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+      const absl::Status status = SocketError(path_, "bind");
+      close(fd);
+      return status;
+    }
+    listen_fd_ = fd;
+    if (chmod(path_.c_str(), S_IRUSR | S_IWUSR) != 0) return SocketError(path_, "chmod");
+    if (listen(fd, SOMAXCONN) != 0) return SocketError(path_, "listen");
+    thread_ = std::thread([this] { Loop(); });
+    return absl::OkStatus();
+  }
+
+  const std::string& socket_path() const override { return path_; }
+
+  absl::StatusOr<std::string> MakeOffer(Offer offer) override {
+    std::string token(kTokenBytes, '\0');
+    if (getrandom(token.data(), token.size(), 0) != static_cast<ssize_t>(token.size())) {
+      return absl::InternalError(absl::StrCat("getrandom: ", std::strerror(errno)));
+    }
+    absl::MutexLock lock(&mutex_);
+    offers_[token] = std::move(offer);
+    return token;
+  }
+
+  void Revoke(const std::string& token) override {
+    absl::MutexLock lock(&mutex_);
+    offers_.erase(token);
+  }
+
+ private:
+  void Loop() {
+    while (!stopping_.load()) {
+      std::vector<pollfd> polled = {{wake_fd_, POLLIN, 0}};
+      const bool accepting = connections_.size() < kMaxConnections && absl::Now() >= accept_after_;
+      if (accepting) polled.push_back({listen_fd_, POLLIN, 0});
+      const size_t first = polled.size();
+      for (const Connection& connection : connections_) polled.push_back({connection.fd, POLLIN, 0});
+      poll(polled.data(), polled.size(), NextTimeout());
+      for (size_t i = connections_.size(); i-- > 0;) {
+        if (polled[first + i].revents != 0 ? !OnReadable(connections_[i]) : TooSlow(connections_[i])) {
+          Drop(i);
+        }
+      }
+      if (accepting && polled[1].revents != 0) AcceptAll();
+    }
+    while (!connections_.empty()) Drop(connections_.size() - 1);
+  }
+
+  int NextTimeout() const {
+    const absl::Time now = absl::Now();
+    absl::Time next = absl::InfiniteFuture();
+    if (accept_after_ > now) next = accept_after_;
+    for (const Connection& connection : connections_) {
+      if (!connection.on_released) next = std::min(next, connection.opened + kTokenTimeout);
+    }
+    if (next == absl::InfiniteFuture()) return -1;
+    return static_cast<int>(std::max<int64_t>(0, absl::ToInt64Milliseconds(next - now) + 1));
+  }
+
+  void AcceptAll() {
+    while (connections_.size() < kMaxConnections) {
+      const int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd < 0) {
+        // Out of descriptors, say: the listening socket stays readable, so do not spin on it.
+        if (errno != EAGAIN && errno != EINTR) accept_after_ = absl::Now() + kAcceptBackOff;
+        return;
+      }
+      if (SameUser(fd)) {
+        connections_.push_back({fd, absl::Now(), nullptr});
+      } else {
+        close(fd);
+      }
+    }
+  }
+
+  static bool TooSlow(const Connection& connection) {
+    return !connection.on_released && absl::Now() >= connection.opened + kTokenTimeout;
+  }
+
+  // False: the connection is over.
+  bool OnReadable(Connection& connection) {
+    char message[kTokenBytes + 1];
+    const ssize_t n = recv(connection.fd, message, sizeof(message), 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+    // Whoever has its descriptors has nothing more to say.
+    if (n != static_cast<ssize_t>(kTokenBytes) || connection.on_released) return false;
+    std::optional<Offer> offer = TakeOffer(std::string(message, kTokenBytes));
+    if (!offer || !offer->on_taken()) return false;
+    connection.on_released = std::move(offer->on_released);
+    return SendFds(connection.fd, offer->fds);
+  }
+
+  std::optional<Offer> TakeOffer(const std::string& token) {
+    absl::MutexLock lock(&mutex_);
+    const auto found = offers_.find(token);
+    if (found == offers_.end()) return std::nullopt;
+    Offer offer = std::move(found->second);
+    offers_.erase(found);
+    return offer;
+  }
+
+  void Drop(size_t i) {
+    Connection connection = std::move(connections_[i]);
+    connections_.erase(connections_.begin() + static_cast<ptrdiff_t>(i));
+    close(connection.fd);
+    if (connection.on_released) connection.on_released();
+  }
+
+  const std::string directory_;
+  const bool own_directory_;
+  const std::string path_;
+  int listen_fd_ = -1;
+  int wake_fd_ = -1;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+  std::vector<Connection> connections_;  // the thread's
+  absl::Time accept_after_ = absl::InfinitePast();
+
+  absl::Mutex mutex_;
+  absl::flat_hash_map<std::string, Offer> offers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DescriptorServer>> DescriptorServer::Start(
+    const std::string& directory) {
+  std::string used = directory;
+  if (directory.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(used, PrivateDirectory());
+  } else {
+    RemoveDeadSockets(directory);
+  }
+  auto server = std::make_unique<Server>(used, directory.empty());
+  ODMOE_RETURN_IF_ERROR(server->Listen());
+  return server;
+}
+
+}  // namespace odmoe

@@ -1,0 +1,143 @@
+#include "services/expert_storage/service/expert_storage_service.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
+#include "services/core/base/process_memory.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/rpc/serve_unary.h"
+#include "services/core/rpc/status_codec.h"
+#include "services/expert_storage/service/descriptor_server.h"
+#include "services/expert_storage/service/proto_convert.h"
+#include "services/expert_storage/service/read_expert_stream.h"
+#include "services/expert_storage/service/session.h"
+
+namespace odmoe {
+namespace {
+
+namespace v1 = expert_storage_proto;
+using Context = grpc::CallbackServerContext;
+using Unary = grpc::ServerUnaryReactor;
+// ReadExpert writes raw bytes around the arena's memory.
+using Contract =
+    v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<v1::ExpertStorageService::CallbackService>;
+
+v1::OpenedModel ToProto(const HostedModel& model) {
+  const CachingExpertStore& store = *model.store;
+  const Arena& arena = store.arena();
+  v1::OpenedModel proto;
+  proto.set_model(model.name);
+  proto.set_model_digest(store.catalog().model_digest());
+  proto.set_epoch(store.epoch());
+  proto.set_budget_bytes(static_cast<int64_t>(store.budget_bytes()));
+  proto.set_slot_bytes(static_cast<int64_t>(arena.slot_bytes()));
+  proto.set_slot_count(static_cast<int64_t>(arena.slot_count()));
+  proto.set_expert_count(store.catalog().expert_count());
+  proto.set_expert_bytes(static_cast<int64_t>(store.catalog().total_bytes()));
+  proto.set_source(ToProto(model.source));
+  proto.set_max_batch(static_cast<int64_t>(store.max_batch()));
+  return proto;
+}
+
+class Service final : public Contract, public ExpertStorageServer {
+ public:
+  Service(ModelHost& models, std::unique_ptr<DescriptorServer> descriptors, size_t threads)
+      : models_(models), descriptors_(std::move(descriptors)), executor_(threads) {}
+
+  grpc::Service* service() override { return this; }
+  void Drain() override { sessions_.Drain(); }
+
+  Unary* OpenModel(Context* context, const v1::OpenModelRequest* request,
+                   v1::OpenModelResponse* response) override {
+    return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
+      return Open(*request, *response);
+    });
+  }
+
+  Unary* CloseModel(Context* context, const v1::CloseModelRequest* request,
+                    v1::CloseModelResponse*) override {
+    return ServeUnary(context, executor_, [this, request](const ServerCall&) -> absl::Status {
+      ODMOE_RETURN_IF_ERROR(CheckName("model", request->model()));
+      return models_.Close(request->model());
+    });
+  }
+
+  Unary* ListModels(Context* context, const v1::ListModelsRequest*,
+                    v1::ListModelsResponse* response) override {
+    return ServeUnary(context, executor_, [this, response](const ServerCall&) {
+      for (const auto& model : models_.List()) *response->add_models() = ToProto(*model);
+      return absl::OkStatus();
+    });
+  }
+
+  Unary* DescribeModel(Context* context, const v1::DescribeModelRequest* request,
+                       v1::DescribeModelResponse* response) override {
+    return ServeUnary(context, executor_,
+                      [this, request, response](const ServerCall&) -> absl::Status {
+                        ODMOE_RETURN_IF_ERROR(CheckName("model", request->model()));
+                        ODMOE_ASSIGN_OR_RETURN(const auto model, models_.Find(request->model()));
+                        *response->mutable_model() = ToProto(*model);
+                        for (const LayerExperts& layer : model->store->catalog().layers()) {
+                          *response->add_layers() = odmoe::ToProto(layer);
+                        }
+                        return absl::OkStatus();
+                      });
+  }
+
+  Unary* Stats(Context* context, const v1::StatsRequest* request,
+               v1::StatsResponse* response) override {
+    return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
+      return FillStats(*request, *response);
+    });
+  }
+
+  grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(Context*) override {
+    return odmoe::Session::Start({models_, *descriptors_, executor_, sessions_});
+  }
+
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadExpert(Context* context,
+                                                         const grpc::ByteBuffer* request) override {
+    return ReadExpertStream::Start(context, *request, models_, executor_);
+  }
+
+ private:
+  absl::Status Open(const v1::OpenModelRequest& request, v1::OpenModelResponse& response) {
+    ODMOE_RETURN_IF_ERROR(CheckOpenModel(request));
+    ODMOE_ASSIGN_OR_RETURN(const Budget budget, FromProto(request.budget()));
+    ODMOE_ASSIGN_OR_RETURN(const SourceKind source, FromProto(request.source()));
+    ODMOE_ASSIGN_OR_RETURN(const auto model,
+                           models_.OpenForClient(request.path(), budget, source));
+    *response.mutable_model() = ToProto(*model);
+    return absl::OkStatus();
+  }
+
+  absl::Status FillStats(const v1::StatsRequest& request, v1::StatsResponse& response) {
+    ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
+    ODMOE_ASSIGN_OR_RETURN(const auto model, models_.Find(request.model()));
+    ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, model->store->Stats());
+    response = odmoe::ToProto(stats);
+    response.set_model(model->name);
+    response.set_epoch(model->store->epoch());
+    response.set_peak_rss_bytes(static_cast<int64_t>(PeakRssBytes()));
+    *response.mutable_uptime() = odmoe::ToProto(absl::Now() - model->opened);
+    return absl::OkStatus();
+  }
+
+  ModelHost& models_;
+  const std::unique_ptr<DescriptorServer> descriptors_;
+  SessionSet sessions_;
+  ThreadPool executor_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ExpertStorageServer>> ExpertStorageServer::Create(
+    ModelHost& models, const ExpertStorageServiceOptions& options) {
+  ODMOE_ASSIGN_OR_RETURN(auto descriptors, DescriptorServer::Start(options.socket_directory));
+  return std::make_unique<Service>(models, std::move(descriptors), options.threads);
+}
+
+const char* ExpertStorageServer::Name() { return v1::ExpertStorageService::service_full_name(); }
+
+}  // namespace odmoe

@@ -1,0 +1,36 @@
+// The gRPC face of expert storage.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/expert_storage/service/model_host.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace odmoe {
+
+struct ExpertStorageServiceOptions {
+  std::string socket_directory;  // of the socket that hands out descriptors; empty: a new, private one
+  size_t threads = 16;           // that run requests
+};
+
+// Serves `models`, which outlives it. Destroyed after the server that serves it has shut down.
+class ExpertStorageServer {
+ public:
+  // UNAVAILABLE: the socket cannot be bound.
+  static absl::StatusOr<std::unique_ptr<ExpertStorageServer>> Create(
+      ModelHost& models, const ExpertStorageServiceOptions& options);
+  virtual ~ExpertStorageServer() = default;
+  // To be registered with a server; owned by this.
+  virtual grpc::Service* service() = 0;
+  // The service's full name, for health checks.
+  static const char* Name();
+  // Ends the sessions, each once it has its answers: they would not end by themselves.
+  virtual void Drain() = 0;
+};
+
+}  // namespace odmoe

@@ -1,0 +1,278 @@
+#include "services/expert_storage/service/session.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/rpc/status_codec.h"
+#include "services/expert_storage/service/proto_convert.h"
+
+namespace odmoe {
+
+namespace v1 = expert_storage_proto;
+
+namespace {
+
+absl::Status ShuttingDown() {
+  return absl::UnavailableError("the expert store is shutting down");
+}
+
+}  // namespace
+
+bool SessionSet::Add(const std::shared_ptr<Session>& session) {
+  absl::MutexLock lock(&mutex_);
+  sessions_[session.get()] = session;
+  return !draining_;
+}
+
+void SessionSet::Remove(Session* session) {
+  absl::MutexLock lock(&mutex_);
+  sessions_.erase(session);
+}
+
+void SessionSet::Drain() {
+  std::vector<std::shared_ptr<Session>> open;
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    for (const auto& [raw, weak] : sessions_) {
+      if (auto session = weak.lock()) open.push_back(std::move(session));
+    }
+  }
+  for (const auto& session : open) session->Drain();
+}
+
+Session* Session::Start(const SessionContext& context) {
+  std::shared_ptr<Session> session(new Session(context));
+  session->self_ = session;
+  if (context.sessions.Add(session)) {
+    session->StartRead(&session->request_);
+  } else {
+    session->End(ShuttingDown());
+  }
+  return session.get();
+}
+
+void Session::Drain() {
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+    if (unanswered_ > 0) return;
+  }
+  End(ShuttingDown());
+}
+
+void Session::OnReadDone(bool ok) {
+  if (!ok) {
+    // The client has closed its side, or is gone.
+    End(absl::OkStatus());
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return;
+    handling_ = true;
+  }
+  context_.executor.Schedule([self = self_] { self->HandleRequest(); });
+}
+
+void Session::HandleRequest() {
+  absl::Status status;
+  switch (request_.request_case()) {
+    case Request::kAttach:
+      status = Attach(request_.attach());
+      break;
+    case Request::kAcquire:
+      status = Acquire(request_.acquire());
+      break;
+    case Request::kPrefetch:
+      status = Prefetch(request_.prefetch());
+      break;
+    case Request::REQUEST_NOT_SET:
+      status = InvalidField("request", "expected attach, acquire or prefetch");
+      break;
+  }
+  bool ended = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    ended = ended_;
+    if (!ended) {
+      handling_ = false;
+      if (status.ok() && MayRead()) StartRead(&request_);
+    }
+  }
+  if (ended) {
+    // An Attach that End overtook: what it has taken is given back here.
+    ReleaseLease();
+    absl::MutexLock lock(&mutex_);
+    handling_ = false;
+    FinishIfQuiet();
+  } else if (!status.ok()) {
+    End(status);
+  }
+}
+
+bool Session::MayRead() {
+  read_wanted_ = !ended_ && unanswered_ >= kMaxUnanswered;
+  return !ended_ && !read_wanted_;
+}
+
+absl::Status Session::Attach(const v1::AttachRequest& request) {
+  if (client_ != nullptr) return InvalidField("attach", "this session is attached already");
+  ODMOE_RETURN_IF_ERROR(CheckName("attach.model", request.model()));
+  ODMOE_RETURN_IF_ERROR(CheckName("attach.client_name", request.client_name()));
+  ODMOE_ASSIGN_OR_RETURN(auto attached,
+                         context_.models.Attach(request.model(), request.client_name()));
+  {
+    absl::MutexLock lock(&mutex_);
+    model_ = std::move(attached.model);
+    client_ = std::move(attached.client);
+  }
+  ODMOE_ASSIGN_OR_RETURN(const std::string token, OfferDescriptors());
+  {
+    absl::MutexLock lock(&mutex_);
+    token_ = token;
+  }
+  const CachingExpertStore& store = *model_->store;
+  Response response;
+  v1::AttachResponse& reply = *response.mutable_attached();
+  reply.set_epoch(store.epoch());
+  reply.set_client_slot(static_cast<int32_t>(client_->id));
+  reply.set_socket_path(context_.descriptors.socket_path());
+  reply.set_token(token);
+  reply.set_arena_bytes(static_cast<int64_t>(store.arena().region().bytes().size()));
+  reply.set_table_bytes(static_cast<int64_t>(store.table_region().bytes().size()));
+  reply.set_pin_page_bytes(static_cast<int64_t>(client_->region->bytes().size()));
+  Send(std::move(response));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Session::OfferDescriptors() {
+  DescriptorServer::Offer offer;
+  offer.fds = {model_->store->arena().region().fd(), model_->store->table_region().fd(),
+               client_->region->fd()};
+  offer.on_taken = [model = model_, client = client_] { return model->store->BeginMapping(client); };
+  // Weak: a client that never unmaps must not keep a closed model's store.
+  offer.on_released = [model = std::weak_ptr<HostedModel>(model_), client = client_] {
+    if (const auto open = model.lock()) open->store->EndMapping(client);
+  };
+  return context_.descriptors.MakeOffer(std::move(offer));
+}
+
+absl::Status Session::Acquire(const v1::AcquireRequest& request) {
+  if (client_ == nullptr) return absl::FailedPreconditionError("acquire before attach");
+  if (request.request_id() <= 0) return InvalidField("acquire.request_id", "expected above 0");
+  ODMOE_ASSIGN_OR_RETURN(const absl::Duration timeout, TimeoutFromProto(request));
+  Demand demand;
+  ODMOE_ASSIGN_OR_RETURN(demand.experts,
+                         ExpertIndices(request.experts(), model_->store->catalog()));
+  demand.client = client_;
+  demand.deadline = absl::Now() + timeout;
+  demand.deliver = [self = self_, id = request.request_id(), experts = demand.experts](
+                       size_t position, absl::StatusOr<uint32_t> slot) {
+    self->Deliver(id, experts[position], std::move(slot));
+  };
+  {
+    absl::MutexLock lock(&mutex_);
+    unanswered_ += demand.experts.size();
+  }
+  model_->store->Serve(std::move(demand));
+  return absl::OkStatus();
+}
+
+absl::Status Session::Prefetch(const v1::PrefetchRequest& request) {
+  if (client_ == nullptr) return absl::FailedPreconditionError("prefetch before attach");
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<int64_t> experts,
+                         ExpertIndices(request.experts(), model_->store->catalog()));
+  model_->store->PrefetchFor(client_, experts);
+  return absl::OkStatus();
+}
+
+void Session::Deliver(int64_t request_id, int64_t expert, absl::StatusOr<uint32_t> slot) {
+  Response response;
+  v1::ExpertOutcome& outcome = *response.mutable_outcome();
+  outcome.set_request_id(request_id);
+  *outcome.mutable_expert() = ToProto(model_->store->catalog().IdOf(expert));
+  if (slot.ok()) {
+    outcome.set_slot(*slot);
+  } else {
+    outcome.set_code(static_cast<int32_t>(slot.status().code()));
+    outcome.set_message(std::string(slot.status().message()));
+  }
+  Send(std::move(response));
+}
+
+void Session::Send(Response response) {
+  absl::MutexLock lock(&mutex_);
+  if (ended_) return;
+  outgoing_.push_back(std::move(response));
+  if (!writing_) WriteNext();
+}
+
+void Session::WriteNext() {
+  writing_ = true;
+  StartWrite(&outgoing_.front());
+}
+
+void Session::OnWriteDone(bool ok) {
+  bool drained = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (outgoing_.front().has_outcome()) --unanswered_;
+    outgoing_.pop_front();
+    if (ended_) {
+      FinishIfQuiet();
+      return;
+    }
+    // A failed write means a client that is gone, of which the pending read will tell.
+    if (ok && !outgoing_.empty()) WriteNext();
+    if (read_wanted_ && MayRead()) StartRead(&request_);
+    drained = draining_ && unanswered_ == 0;
+  }
+  if (drained) End(ShuttingDown());
+}
+
+void Session::OnCancel() { End(absl::CancelledError("the client is gone")); }
+
+void Session::End(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return;
+    ended_ = true;
+    end_status_ = status;
+  }
+  ReleaseLease();
+  absl::MutexLock lock(&mutex_);
+  released_ = true;
+  FinishIfQuiet();
+}
+
+void Session::ReleaseLease() {
+  std::shared_ptr<HostedModel> model;
+  std::shared_ptr<StoreClient> client;
+  std::string token;
+  {
+    absl::MutexLock lock(&mutex_);
+    model = model_;
+    client = client_;
+    token = token_;
+  }
+  if (!token.empty()) context_.descriptors.Revoke(token);
+  if (client != nullptr) model->store->EndSession(client);
+}
+
+void Session::FinishIfQuiet() {
+  if (!released_ || finished_ || writing_ || handling_) return;
+  finished_ = true;
+  Finish(ToGrpcStatus(end_status_));
+}
+
+void Session::OnDone() {
+  context_.sessions.Remove(this);
+  // Deliveries under way may hold it a little longer.
+  self_.reset();
+}
+
+}  // namespace odmoe

@@ -1,0 +1,49 @@
+#include "services/inference/kernels/simd.h"
+
+// Arrays of vectors, which the dot products rest on, do not exist for vectors without a size.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#endif
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "services/inference/kernels/simd.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "services/inference/kernels/dot-inl.h"
+#include "services/inference/kernels/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace odmoe {
+namespace HWY_NAMESPACE {
+
+const SimdKernels* Table() {
+  static constexpr SimdKernels kTable = {
+      .target = HWY_STR(HWY_NAMESPACE) + 2,  // without the N_
+      .find_dot = &FindDot,
+      .quantize_q8 = &QuantizeQ8,
+      .rms_norm = &RmsNorm,
+      .silu_gate = &SiluGate,
+      .sigmoid = &Sigmoid,
+      .softmax = &Softmax,
+      .softmax_strip = &SoftmaxStrip,
+      .scale = &Scale,
+      .scaled_add = &ScaledAdd,
+      .weighted_rows = &WeightedRows,
+      .rope = &Rope,
+  };
+  return &kTable;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace odmoe
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace odmoe {
+
+HWY_EXPORT(Table);
+
+const SimdKernels& Simd() { return *HWY_DYNAMIC_DISPATCH(Table)(); }
+
+}  // namespace odmoe
+#endif  // HWY_ONCE

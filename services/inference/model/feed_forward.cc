@@ -1,0 +1,23 @@
+#include "services/inference/model/feed_forward.h"
+
+#include "services/inference/kernels/mat_mul.h"
+#include "services/inference/kernels/simd.h"
+
+namespace odmoe {
+
+FeedForward::FeedForward(ComputePool& pool, int64_t max_ffn, int64_t max_tokens)
+    : pool_(pool), gate_(max_ffn * max_tokens), up_(max_ffn * max_tokens) {}
+
+void FeedForward::Run(const FeedForwardWeights& weights, Activations& x, float* out) {
+  const int64_t ffn = weights.gate.rows;
+  const int64_t tokens = x.rows();
+  const Product products[] = {
+      {weights.gate, x.Rows(FormFor(weights.gate.dtype)), tokens, gate_.data(), ffn},
+      {weights.up, x.Rows(FormFor(weights.up.dtype)), tokens, up_.data(), ffn}};
+  MatMul(pool_, products);
+  Simd().silu_gate(gate_.data(), up_.data(), tokens * ffn, gate_.data());
+  inner_.Set(gate_.data(), tokens, ffn, ffn);
+  MatMul(pool_, weights.down, inner_, out, weights.down.rows);
+}
+
+}  // namespace odmoe

@@ -1,0 +1,255 @@
+#include "converter/split/split.h"
+
+#include <filesystem>
+#include <functional>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include "converter/toy/toy_model.h"
+#include "services/core/formats/gguf_writer.h"
+#include "services/core/formats/model_directory.h"
+#include "services/core/formats/safetensors.h"
+#include "tests/support/temporary_directory.h"
+
+namespace odmoe {
+namespace {
+
+using testing::HasSubstr;
+
+std::unique_ptr<GgufReader> Open(const std::string& path) {
+  auto reader = GgufReader::Open(*PosixFileSystem().OpenForRead(path));
+  EXPECT_TRUE(reader.ok()) << reader.status();
+  return *std::move(reader);
+}
+
+absl::Status Split(const GgufReader& reader, const std::string& directory) {
+  const auto plan = PlanSplit(reader);
+  if (!plan.ok()) return plan.status();
+  StepProgress progress;
+  return SplitGguf(reader, *plan, directory, PosixFileSystem(), progress);
+}
+
+std::string TensorBytes(const GgufReader& reader, const GgufTensor& tensor) {
+  std::string bytes(tensor.bytes, '\0');
+  EXPECT_EQ(reader.ReadTensor(tensor, 0, absl::MakeSpan(reinterpret_cast<std::byte*>(bytes.data()),
+                                                        bytes.size())),
+            absl::OkStatus());
+  return bytes;
+}
+
+// The GGUF file, put together again from the directory alone.
+std::string Merged(const std::string& directory) {
+  const ModelIndex index = ReadModelIndex(PosixFileSystem(), directory).value();
+  const ExpertRegistry registry = ReadExpertRegistry(directory).value();
+  const auto base = BaseModel::Open(directory);
+  EXPECT_TRUE(base.ok()) << base.status();
+  GgufHeader header{.metadata = index.metadata, .version = index.gguf_version};
+  for (const IndexedTensor& tensor : index.tensors) {
+    header.tensors.push_back({.name = tensor.name, .dtype = tensor.dtype, .ne = tensor.ne});
+  }
+  EXPECT_EQ(LayOutGgufTensors(header), absl::OkStatus());
+  std::string file = EncodeGgufHeader(header).value();
+  const size_t data_offset = file.size();
+  file.resize(index.gguf_bytes, '\0');
+  for (size_t i = 0; i < index.tensors.size(); ++i) {
+    const IndexedTensor& tensor = index.tensors[i];
+    std::string bytes;
+    if (const BaseTensor* found = (*base)->Find(tensor.name); found != nullptr) {
+      bytes.assign(reinterpret_cast<const char*>(found->data.data()), found->data.size());
+    } else {
+      const LayerExperts& layer = *registry.catalog.FindLayer(tensor.expert_layer);
+      const ExpertTensor& part = tensor.expert_part == ExpertPart::kW1   ? layer.layout.w1
+                                 : tensor.expert_part == ExpertPart::kW2 ? layer.layout.w2
+                                                                         : layer.layout.w3;
+      for (int32_t expert = 0; expert < layer.expert_count; ++expert) {
+        const ExpertFile& at =
+            registry.files[registry.catalog.IndexOf({tensor.expert_layer, expert})];
+        bytes += ReadFileOrDie(at.path).substr(at.data_offset + part.offset, part.bytes);
+      }
+    }
+    EXPECT_EQ(bytes.size(), header.tensors[i].bytes);
+    file.replace(data_offset + header.tensors[i].offset, bytes.size(), bytes);
+  }
+  return file;
+}
+
+class SplitFormatTest : public testing::TestWithParam<OutType> {};
+
+TEST_P(SplitFormatTest, KeepsEveryByteOfTheFile) {
+  TemporaryDirectory folder;
+  ASSERT_EQ(WriteToyModel({.layers = 3, .outtype = GetParam()}, folder / "toy.gguf"),
+            absl::OkStatus());
+  const auto reader = Open(folder / "toy.gguf");
+  ASSERT_EQ(Split(*reader, folder / "model"), absl::OkStatus());
+  EXPECT_TRUE(Merged(folder / "model") == ReadFileOrDie(folder / "toy.gguf"));
+}
+
+TEST_P(SplitFormatTest, WritesEachExpertAsOneAlignedHashedExtent) {
+  TemporaryDirectory folder;
+  ASSERT_EQ(WriteToyModel({.outtype = GetParam()}, folder / "toy.gguf"), absl::OkStatus());
+  const auto reader = Open(folder / "toy.gguf");
+  ASSERT_EQ(Split(*reader, folder / "model"), absl::OkStatus());
+  const auto registry = ReadExpertRegistry(folder / "model");
+  ASSERT_TRUE(registry.ok()) << registry.status();
+  const LayerExperts& layer = registry->catalog.layers()[0];
+  const std::string gate = TensorBytes(*reader, *reader->Find("blk.1.ffn_gate_exps.weight"));
+  const std::string down = TensorBytes(*reader, *reader->Find("blk.1.ffn_down_exps.weight"));
+  const std::string up = TensorBytes(*reader, *reader->Find("blk.1.ffn_up_exps.weight"));
+  for (int32_t expert = 0; expert < 4; ++expert) {
+    const ExpertFile& file = registry->files[expert];
+    EXPECT_EQ(file.data_offset % 4096, 0u);
+    EXPECT_EQ(file.file_bytes, std::filesystem::file_size(file.path));
+    const std::string bytes = ReadFileOrDie(file.path).substr(file.data_offset);
+    const size_t part = gate.size() / 4;
+    EXPECT_TRUE(bytes == gate.substr(expert * part, part) + down.substr(expert * part, part) +
+                             up.substr(expert * part, part));
+    EXPECT_EQ(XXH3_64bits(bytes.data(), bytes.size()), layer.xxh3[expert]);
+    const auto tensors =
+        SafetensorsReader::Open(*PosixFileSystem().OpenForRead(file.path));
+    ASSERT_TRUE(tensors.ok()) << tensors.status();
+    const SafetensorsTensor* w2 = (*tensors)->Find("w2.weight");
+    ASSERT_NE(w2, nullptr);
+    EXPECT_EQ(w2->offset, file.data_offset + layer.layout.w2.offset);
+    EXPECT_EQ(w2->shape[0], 64);
+    if (GetParam() == OutType::kQ8_0) {
+      EXPECT_EQ(w2->dtype, "U8");
+      EXPECT_EQ((*tensors)->metadata().at("w2.weight.ggml_type"), "q8_0");
+      EXPECT_EQ((*tensors)->metadata().at("w2.weight.shape"), "[64,128]");
+    } else {
+      EXPECT_EQ(w2->shape[1], 128);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SplitFormatTest,
+                         testing::Values(OutType::kF32, OutType::kF16, OutType::kBF16,
+                                         OutType::kQ8_0));
+
+TEST(SplitTest, PutsTensorsWhereTheirNamesBelong) {
+  TemporaryDirectory folder;
+  ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
+  ASSERT_EQ(Split(*Open(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
+  const auto index = ReadModelIndex(PosixFileSystem(), folder / "model");
+  ASSERT_TRUE(index.ok()) << index.status();
+  for (const IndexedTensor& tensor : index->tensors) {
+    const bool norm = testing::Matches(HasSubstr("_norm."))(tensor.name);
+    const std::string expected = tensor.name == "token_embd.weight" ? "embeddings.safetensors"
+                                 : tensor.name == "output.weight"   ? "lm_head.safetensors"
+                                 : tensor.expert_layer >= 0         ? ""
+                                 : norm                             ? "norms.safetensors"
+                                        : "attention_layers.safetensors";
+    EXPECT_EQ(tensor.file, expected) << tensor.name;
+  }
+}
+
+// A toy's header with `edit` made to it, all weights zero.
+std::string Edited(const TemporaryDirectory& folder, const std::function<void(GgufHeader&)>& edit) {
+  EXPECT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
+  const auto reader = Open(folder / "toy.gguf");
+  GgufHeader header{.metadata = reader->metadata(), .tensors = reader->tensors()};
+  edit(header);
+  EXPECT_EQ(LayOutGgufTensors(header), absl::OkStatus());
+  std::string bytes = EncodeGgufHeader(header).value();
+  bytes.resize(bytes.size() + header.tensors.back().offset + header.tensors.back().bytes);
+  WriteFileOrDie(folder / "edited.gguf", bytes);
+  return folder / "edited.gguf";
+}
+
+GgufTensor& TensorOf(GgufHeader& header, absl::string_view name) {
+  for (GgufTensor& tensor : header.tensors) {
+    if (tensor.name == name) return tensor;
+  }
+  ADD_FAILURE() << name;
+  return header.tensors[0];
+}
+
+absl::Status RefusalOf(const std::function<void(GgufHeader&)>& edit) {
+  TemporaryDirectory folder;
+  return PlanSplit(*Open(Edited(folder, edit))).status();
+}
+
+TEST(PlanSplitTest, NamesMissingExpertsAndTheNearestFound) {
+  const absl::Status status = RefusalOf([](GgufHeader& header) {
+    TensorOf(header, "blk.1.ffn_gate_exps.weight").name = "blk.1.ffn_gate_exp.weight";
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("'blk.1.ffn_gate_exps.weight' (nearest found: "
+                        "'blk.1.ffn_gate_exp.weight')"));
+}
+
+TEST(PlanSplitTest, LooksForExpertsWhereTheMetadataCountsThem) {
+  const absl::Status status = RefusalOf([](GgufHeader& header) {
+    for (GgufTensor& tensor : header.tensors) {
+      const std::string prefix = "blk.1.ffn_";
+      if (tensor.name.rfind(prefix, 0) == 0 && tensor.name.find("norm") == std::string::npos) {
+        tensor.name = "other." + tensor.name.substr(prefix.size());
+      }
+    }
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  for (const char* kind : {"gate", "down", "up"}) {
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(std::string("'blk.1.ffn_") + kind + "_exps.weight'"));
+  }
+}
+
+TEST(PlanSplitTest, RefusesModelsItCannotSplit) {
+  EXPECT_EQ(RefusalOf([](GgufHeader& header) {
+              TensorOf(header, "blk.1.exp_probs_b.bias").name = "blk.1.ffn_up_exps.bias";
+            }).code(),
+            absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(RefusalOf([](GgufHeader& header) {
+              TensorOf(header, "blk.1.ffn_up_exps.weight").name = "blk.1.ffn_gate_up_exps.weight";
+            }).code(),
+            absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(RefusalOf([](GgufHeader& header) {
+              header.metadata = {};
+              header.metadata.Set("general.architecture", GgufValue::String("llama"));
+              std::erase_if(header.tensors, [](const GgufTensor& tensor) {
+                return tensor.name.rfind("blk.1.", 0) == 0;
+              });
+            }).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(RefusalOf([](GgufHeader& header) { header.metadata = {}; }).code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST(PlanSplitTest, RefusesShapesThatContradictTheMetadataOrEachOther) {
+  const std::function<void(GgufHeader&)> edits[] = {
+      [](GgufHeader& header) {
+        header.metadata.Set("deepseek2.expert_count", GgufValue::U32(5));
+      },
+      [](GgufHeader& header) {
+        header.metadata.Set("deepseek2.expert_count", GgufValue::U32(1u << 31));
+      },
+      [](GgufHeader& header) { TensorOf(header, "blk.1.ffn_down_exps.weight").ne = {64, 128, 4}; },
+      [](GgufHeader& header) { TensorOf(header, "blk.1.ffn_up_exps.weight").ne = {64, 127, 4}; },
+      [](GgufHeader& header) { TensorOf(header, "blk.1.ffn_gate_exps.weight").ne = {64, 512}; },
+  };
+  for (const auto& edit : edits) {
+    EXPECT_EQ(RefusalOf(edit).code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST(BaseModelTest, RefusesAFileThatIsNotWhatTheIndexSays) {
+  TemporaryDirectory folder;
+  ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
+  ASSERT_EQ(Split(*Open(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
+  ASSERT_TRUE(BaseModel::Open(folder / "model").ok());
+  const std::string norms = folder / "model/base_model/norms.safetensors";
+  const std::string bytes = ReadFileOrDie(norms);
+  WriteFileOrDie(norms, bytes.substr(0, bytes.size() - 1));
+  EXPECT_EQ(BaseModel::Open(folder / "model").status().code(), absl::StatusCode::kDataLoss);
+  WriteFileOrDie(norms, ReadFileOrDie(folder / "model/base_model/lm_head.safetensors"));
+  EXPECT_EQ(BaseModel::Open(folder / "model").status().code(), absl::StatusCode::kDataLoss);
+  std::filesystem::remove(norms);
+  EXPECT_EQ(BaseModel::Open(folder / "model").status().code(), absl::StatusCode::kNotFound);
+  std::filesystem::remove(folder / "model/experts/registry.json");
+  EXPECT_EQ(ReadModelMetadata(folder / "model").status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace odmoe

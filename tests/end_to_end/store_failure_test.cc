@@ -1,0 +1,109 @@
+// The store's death during generation, and what its clients see of it.
+#include <signal.h>
+
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/end_to_end/deployment.h"
+#include "tests/end_to_end/programs.h"
+
+namespace odmoe {
+namespace {
+
+constexpr char kLong[] = "400";
+
+nlohmann::json LongContinuation(const nlohmann::json& prompt) {
+  return OdmoeJson({"generate", TinyKimi(), "-p", prompt, "-n", kLong, "--temp", "0",
+                    "--ignore-eos", "--json"});
+}
+
+// A long generation under way: some of its text has come.
+std::unique_ptr<Subprocess> StartLongGeneration(const std::string& model,
+                                                const nlohmann::json& prompt,
+                                                const std::vector<std::string>& flags) {
+  std::vector<std::string> arguments = {"generate", model,    "-p", prompt,        "-n",
+                                        kLong,      "--temp", "0",  "--ignore-eos"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  auto process = StartOdmoe(arguments);
+  if (process == nullptr) return nullptr;
+  const absl::Status started = process->WaitForOutput(8, kPatience);
+  EXPECT_TRUE(started.ok()) << started;
+  return process;
+}
+
+void ExpectReferenceTokens(const std::string& endpoint) {
+  const nlohmann::json reference = Reference("prompt-short");
+  nlohmann::json result =
+      OdmoeJson({"generate", "tiny-kimi", "--endpoint", endpoint, "-p", reference["text"], "-n",
+                 "64", "--temp", "0", "--json"});
+  EXPECT_EQ(result["tokens"], reference["greedy"]);
+}
+
+TEST(StoreFailureTest, KilledDuringGenerationItFailsTheCallAndServesAgainAfterItsRestart) {
+  const nlohmann::json prompt = Reference("prompt-short")["text"];
+  const std::string expected = LongContinuation(prompt)["text"];
+  Deployment deployment("25%");
+  deployment.StartStore();
+  deployment.StartInference();
+  auto client = StartLongGeneration("tiny-kimi", prompt,
+                                    {"--endpoint", deployment.inference().endpoint});
+  ASSERT_NE(client, nullptr);
+  deployment.store().process->Kill();
+  const auto exit = client->Wait(kPatience);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->code, 1) << client->err();
+  EXPECT_THAT(client->err(), ::testing::HasSubstr("odmoe: "));
+  // What came before the end is right to the last letter.
+  std::string shown = client->out();
+  if (absl::EndsWith(shown, "\n") && !absl::StartsWith(expected, shown)) shown.pop_back();
+  EXPECT_FALSE(shown.empty());
+  EXPECT_EQ(shown, expected.substr(0, shown.size()));
+  EXPECT_LT(shown.size(), expected.size());
+
+  // Without a store the service lives on and says what is wrong.
+  const ProcessOutput refused =
+      Odmoe({"generate", "tiny-kimi", "--endpoint", deployment.inference().endpoint, "-p", "Dear",
+             "-n", "4", "--json"});
+  EXPECT_EQ(refused.exit.code, 1);
+  EXPECT_EQ(nlohmann::json::parse(refused.out)["error"]["code"], "UNAVAILABLE") << refused.out;
+
+  deployment.StartStore();
+  ExpectReferenceTokens(deployment.inference().endpoint);
+}
+
+TEST(StoreFailureTest, KilledDuringGenerationInTheClientsProcessItFailsCleanly) {
+  const nlohmann::json prompt = Reference("prompt-short")["text"];
+  Deployment deployment("25%");
+  deployment.StartStore();
+  auto client = StartLongGeneration(TinyKimi(), prompt,
+                                    {"--expert-store", deployment.store().endpoint});
+  ASSERT_NE(client, nullptr);
+  deployment.store().process->Kill();
+  const auto exit = client->Wait(kPatience);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->code, 1) << client->err();
+  EXPECT_EQ(exit->signal, 0);
+}
+
+TEST(StoreFailureTest, AClientKilledDuringGenerationLeavesNoPins) {
+  const nlohmann::json prompt = Reference("prompt-short")["text"];
+  Deployment deployment("25%");
+  deployment.StartStore();
+  auto client = StartLongGeneration(TinyKimi(), prompt,
+                                    {"--expert-store", deployment.store().endpoint});
+  ASSERT_NE(client, nullptr);
+  client->Kill();
+  nlohmann::json store;
+  for (const absl::Time end = absl::Now() + kPatience; absl::Now() < end;) {
+    store = OdmoeJson({"stats", "--endpoint", deployment.store().endpoint, "--json"})["services"][0];
+    if (store["clients"] == 0 && store["pinned_experts"] == 0) break;
+  }
+  EXPECT_EQ(store["clients"], 0);
+  EXPECT_EQ(store["pinned_experts"], 0);
+}
+
+}  // namespace
+}  // namespace odmoe

@@ -1,0 +1,267 @@
+// Every unary call and ReadExpert with requests that cannot be served.
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "clients/cpp/expert_storage_admin.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
+#include "services/core/rpc/channel.h"
+#include "tests/support/expert_directory.h"
+#include "tests/support/expert_storage_server.h"
+
+namespace odmoe {
+namespace {
+
+namespace v1 = expert_storage::v1;
+using grpc::StatusCode;
+
+struct Case {
+  const char* name;
+  std::function<grpc::Status(v1::ExpertStorageService::Stub&)> call;
+  StatusCode code;
+};
+
+void Arm(grpc::ClientContext& context) { SetDeadline(context, absl::Now() + absl::Minutes(1)); }
+
+grpc::Status OpenModel(v1::ExpertStorageService::Stub& stub,
+                       const std::function<void(v1::OpenModelRequest&)>& change) {
+  v1::OpenModelRequest request;
+  change(request);
+  v1::OpenModelResponse response;
+  grpc::ClientContext context;
+  Arm(context);
+  return stub.OpenModel(&context, request, &response);
+}
+
+grpc::Status ReadExpert(v1::ExpertStorageService::Stub& stub,
+                        const std::function<void(v1::ReadExpertRequest&)>& change) {
+  v1::ReadExpertRequest request;
+  change(request);
+  grpc::ClientContext context;
+  Arm(context);
+  const auto reader = stub.ReadExpert(&context, request);
+  v1::ReadExpertResponse response;
+  while (reader->Read(&response)) {
+  }
+  return reader->Finish();
+}
+
+template <typename Request, typename Response>
+grpc::Status Named(v1::ExpertStorageService::Stub& stub,
+                   grpc::Status (v1::ExpertStorageService::Stub::*method)(
+                       grpc::ClientContext*, const Request&, Response*),
+                   const std::string& model) {
+  Request request;
+  request.set_model(model);
+  Response response;
+  grpc::ClientContext context;
+  Arm(context);
+  return (stub.*method)(&context, request, &response);
+}
+
+using Stub = v1::ExpertStorageService::Stub;
+
+class BadInputTest : public ::testing::Test {
+ protected:
+  BadInputTest() : server_({{directory_ / "root"}, true}) {
+    truth_ = WriteRandomExperts(directory_ / "root/model", {});
+    stub_ = v1::ExpertStorageService::NewStub(MakeChannel(server_.endpoint).value());
+  }
+  void OpenTheModel() {
+    const auto admin = ExpertStorageAdmin::Connect(server_.endpoint).value();
+    const auto model = admin->OpenModel(directory_ / "root/model", ParseBudget("100%").value(),
+                                        SourceKind::kAuto);
+    ASSERT_TRUE(model.ok()) << model.status();
+  }
+  void ExpectEach(const std::vector<Case>& cases) {
+    for (const Case& c : cases) {
+      const grpc::Status status = c.call(*stub_);
+      EXPECT_EQ(status.error_code(), c.code) << c.name << ": " << status.error_message();
+      EXPECT_FALSE(status.error_message().empty()) << c.name;
+    }
+  }
+
+  TemporaryDirectory directory_;
+  std::unique_ptr<MemoryExpertSource> truth_;
+  ExpertStorageTestServer server_;
+  std::unique_ptr<Stub> stub_;
+};
+
+TEST_F(BadInputTest, OpenModelRefusesWhatItCannotOpen) {
+  const std::string model = directory_ / "root/model";
+  ExpectEach({
+      {"empty", [](Stub& s) { return OpenModel(s, [](auto&) {}); }, StatusCode::INVALID_ARGUMENT},
+      {"relative", [](Stub& s) { return OpenModel(s, [](auto& r) { r.set_path("root/model"); }); },
+       StatusCode::INVALID_ARGUMENT},
+      {"long",
+       [](Stub& s) {
+         return OpenModel(s, [](auto& r) { r.set_path("/" + std::string(5000, 'x')); });
+       },
+       StatusCode::INVALID_ARGUMENT},
+      {"outside", [](Stub& s) { return OpenModel(s, [](auto& r) { r.set_path("/etc"); }); },
+       StatusCode::PERMISSION_DENIED},
+      {"climbs out",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) { r.set_path(directory_ / "root/../.."); });
+       },
+       StatusCode::PERMISSION_DENIED},
+      {"missing",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) { r.set_path(directory_ / "root/none"); });
+       },
+       StatusCode::NOT_FOUND},
+      {"negative budget",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) {
+           r.set_path(model);
+           r.mutable_budget()->set_bytes(-1);
+         });
+       },
+       StatusCode::INVALID_ARGUMENT},
+      {"no percentage",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) {
+           r.set_path(model);
+           r.mutable_budget()->set_percent(101);
+         });
+       },
+       StatusCode::INVALID_ARGUMENT},
+      {"budget below a slot",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) {
+           r.set_path(model);
+           r.mutable_budget()->set_bytes(1);
+         });
+       },
+       StatusCode::RESOURCE_EXHAUSTED},
+      {"unknown source",
+       [&](Stub& s) {
+         return OpenModel(s, [&](auto& r) {
+           r.set_path(model);
+           r.set_source(static_cast<v1::SourceKind>(77));
+         });
+       },
+       StatusCode::INVALID_ARGUMENT},
+  });
+  WriteFileOrDie(directory_ / "root/model/experts/registry.json", "{\"layer_00");
+  ExpectEach({{"registry is no JSON",
+               [&](Stub& s) { return OpenModel(s, [&](auto& r) { r.set_path(model); }); },
+               StatusCode::INVALID_ARGUMENT}});
+}
+
+TEST_F(BadInputTest, WithoutAModelNothingIsFound) {
+  ExpectEach({
+      {"stats", [](Stub& s) { return Named(s, &Stub::Stats, ""); }, StatusCode::NOT_FOUND},
+      {"describe", [](Stub& s) { return Named(s, &Stub::DescribeModel, ""); },
+       StatusCode::NOT_FOUND},
+      {"close", [](Stub& s) { return Named(s, &Stub::CloseModel, ""); }, StatusCode::NOT_FOUND},
+      {"read", [](Stub& s) { return ReadExpert(s, [](auto&) {}); }, StatusCode::NOT_FOUND},
+  });
+  EXPECT_TRUE(ExpertStorageAdmin::Connect(server_.endpoint).value()->ListModels()->empty());
+}
+
+TEST_F(BadInputTest, NamesAreCheckedAndModelsFoundByThem) {
+  OpenTheModel();
+  const std::string longest(500, 'x');
+  ExpectEach({
+      {"stats, other", [](Stub& s) { return Named(s, &Stub::Stats, "x"); }, StatusCode::NOT_FOUND},
+      {"stats, long", [&](Stub& s) { return Named(s, &Stub::Stats, longest); },
+       StatusCode::INVALID_ARGUMENT},
+      {"describe, other", [](Stub& s) { return Named(s, &Stub::DescribeModel, "x"); },
+       StatusCode::NOT_FOUND},
+      {"describe, long", [&](Stub& s) { return Named(s, &Stub::DescribeModel, longest); },
+       StatusCode::INVALID_ARGUMENT},
+      {"close, other", [](Stub& s) { return Named(s, &Stub::CloseModel, "x"); },
+       StatusCode::NOT_FOUND},
+      {"close, long", [&](Stub& s) { return Named(s, &Stub::CloseModel, longest); },
+       StatusCode::INVALID_ARGUMENT},
+  });
+  EXPECT_TRUE(Named(*stub_, &Stub::Stats, "model").ok());
+  EXPECT_TRUE(Named(*stub_, &Stub::Stats, "").ok());
+}
+
+TEST_F(BadInputTest, ReadExpertRefusesWhatIsNotThere) {
+  OpenTheModel();
+  const int64_t bytes = static_cast<int64_t>(truth_->catalog().max_expert_bytes());
+  ExpectEach({
+      {"other model", [](Stub& s) { return ReadExpert(s, [](auto& r) { r.set_model("x"); }); },
+       StatusCode::NOT_FOUND},
+      {"long model",
+       [](Stub& s) {
+         return ReadExpert(s, [](auto& r) { r.set_model(std::string(500, 'x')); });
+       },
+       StatusCode::INVALID_ARGUMENT},
+      {"no such layer",
+       [](Stub& s) { return ReadExpert(s, [](auto& r) { r.mutable_expert()->set_layer(-1); }); },
+       StatusCode::NOT_FOUND},
+      {"no such expert",
+       [](Stub& s) { return ReadExpert(s, [](auto& r) { r.mutable_expert()->set_expert(99); }); },
+       StatusCode::NOT_FOUND},
+      {"negative offset",
+       [](Stub& s) { return ReadExpert(s, [](auto& r) { r.set_offset_bytes(-1); }); },
+       StatusCode::INVALID_ARGUMENT},
+      {"offset past the end",
+       [&](Stub& s) { return ReadExpert(s, [&](auto& r) { r.set_offset_bytes(bytes + 1); }); },
+       StatusCode::OUT_OF_RANGE},
+      {"another epoch", [](Stub& s) { return ReadExpert(s, [](auto& r) { r.set_epoch(7); }); },
+       StatusCode::ABORTED},
+  });
+  EXPECT_TRUE(ReadExpert(*stub_, [&](auto& r) { r.set_offset_bytes(bytes); }).ok());
+}
+
+TEST_F(BadInputTest, ReadExpertStartsAnywhere) {
+  OpenTheModel();
+  const auto expected = truth_->Bytes({1, 2});
+  for (const uint64_t offset : {uint64_t{0}, uint64_t{1}, expected.size() - 1}) {
+    v1::ReadExpertRequest request;
+    request.mutable_expert()->set_layer(1);
+    request.mutable_expert()->set_expert(2);
+    request.set_offset_bytes(static_cast<int64_t>(offset));
+    grpc::ClientContext context;
+    Arm(context);
+    const auto reader = stub_->ReadExpert(&context, request);
+    v1::ReadExpertResponse response;
+    ASSERT_TRUE(reader->Read(&response));
+    EXPECT_EQ(response.header().size_bytes(), static_cast<int64_t>(expected.size()));
+    EXPECT_EQ(response.header().xxh3(), truth_->catalog().FindLayer(1)->xxh3[2]);
+    std::string got;
+    while (reader->Read(&response)) got += response.chunk();
+    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_EQ(got, std::string(reinterpret_cast<const char*>(expected.data()) + offset,
+                               expected.size() - offset));
+  }
+}
+
+TEST_F(BadInputTest, ReadExpertOfACorruptExpertIsDataLoss) {
+  CorruptExpert(directory_ / "root/model", {0, 1});
+  OpenTheModel();
+  ExpectEach({{"corrupt",
+               [](Stub& s) { return ReadExpert(s, [](auto& r) { r.mutable_expert()->set_expert(1); }); },
+               StatusCode::DATA_LOSS}});
+  EXPECT_TRUE(ReadExpert(*stub_, [](auto& r) { r.mutable_expert()->set_expert(2); }).ok());
+}
+
+TEST_F(BadInputTest, AWholeLifeOfAModel) {
+  OpenTheModel();
+  const auto admin = ExpertStorageAdmin::Connect(server_.endpoint).value();
+  const auto models = admin->ListModels().value();
+  ASSERT_EQ(models.size(), 1u);
+  EXPECT_EQ(models[0].name, "model");
+  EXPECT_EQ(models[0].expert_count, 8u);
+  const auto described = admin->DescribeModel("model").value();
+  EXPECT_EQ(described.catalog.model_digest(), truth_->catalog().model_digest());
+  EXPECT_EQ(described.catalog.total_bytes(), truth_->catalog().total_bytes());
+  const auto stats = admin->Stats("").value();
+  EXPECT_EQ(stats.epoch, models[0].epoch);
+  EXPECT_EQ(stats.store.slot_count, 8u);
+  EXPECT_GT(stats.peak_rss_bytes, 0u);
+  EXPECT_TRUE(admin->CloseModel("model").ok());
+  EXPECT_TRUE(admin->ListModels()->empty());
+}
+
+}  // namespace
+}  // namespace odmoe

@@ -1,0 +1,158 @@
+#include "services/expert_storage/service/descriptor_server.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+
+#include "absl/synchronization/notification.h"
+#include "clients/cpp/mapped_descriptor.h"
+#include "gtest/gtest.h"
+#include "tests/support/temporary_directory.h"
+
+namespace odmoe {
+namespace {
+
+class DescriptorServerTest : public ::testing::Test {
+ protected:
+  DescriptorServerTest() : server_(DescriptorServer::Start(directory_.path()).value()) {
+    file_ = OwnedFd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    EXPECT_EQ(ftruncate(file_.get(), 4096), 0);
+    EXPECT_EQ(pwrite(file_.get(), "hello", 5, 0), 5);
+  }
+
+  std::string Offer() {
+    DescriptorServer::Offer offer;
+    offer.fds = {file_.get()};
+    offer.on_taken = [this] {
+      ++taken_;
+      return allowed_.load();
+    };
+    offer.on_released = [this] { released_.Notify(); };
+    return server_->MakeOffer(std::move(offer)).value();
+  }
+
+  TemporaryDirectory directory_;
+  OwnedFd file_;
+  std::atomic<int> taken_{0};
+  std::atomic<bool> allowed_{true};
+  absl::Notification released_;
+  std::unique_ptr<DescriptorServer> server_;
+};
+
+TEST_F(DescriptorServerTest, ATokenGetsItsDescriptorsOnce) {
+  const std::string token = Offer();
+  EXPECT_EQ(token.size(), DescriptorServer::kTokenBytes);
+  {
+    const auto fetched = FetchDescriptors(server_->socket_path(), token, 1);
+    ASSERT_TRUE(fetched.ok()) << fetched.status();
+    char text[5];
+    ASSERT_EQ(pread(fetched->fds[0].get(), text, 5, 0), 5);
+    EXPECT_EQ(std::string(text, 5), "hello");
+    EXPECT_TRUE(absl::IsPermissionDenied(
+        FetchDescriptors(server_->socket_path(), token, 1).status()));
+    EXPECT_FALSE(released_.HasBeenNotified());
+  }
+  EXPECT_TRUE(released_.WaitForNotificationWithTimeout(absl::Minutes(1)));
+  EXPECT_EQ(taken_, 1);
+}
+
+TEST_F(DescriptorServerTest, OtherTokensGetNothing) {
+  const std::string token = Offer();
+  std::string wrong = token;
+  wrong[7] ^= 1;
+  for (const std::string& bad : {wrong, std::string(16, '\0'), token.substr(0, 15), token + "x",
+                                 std::string("x"), std::string(1000, 'x')}) {
+    EXPECT_FALSE(FetchDescriptors(server_->socket_path(), bad, 1).ok());
+  }
+  EXPECT_EQ(taken_, 0);
+  EXPECT_TRUE(FetchDescriptors(server_->socket_path(), token, 1).ok());
+}
+
+TEST_F(DescriptorServerTest, ARevokedTokenGetsNothing) {
+  const std::string token = Offer();
+  server_->Revoke(token);
+  EXPECT_TRUE(
+      absl::IsPermissionDenied(FetchDescriptors(server_->socket_path(), token, 1).status()));
+}
+
+TEST_F(DescriptorServerTest, WhoeverMayNotTakeGetsNothing) {
+  allowed_ = false;
+  EXPECT_TRUE(
+      absl::IsPermissionDenied(FetchDescriptors(server_->socket_path(), Offer(), 1).status()));
+  EXPECT_FALSE(released_.HasBeenNotified());
+}
+
+TEST_F(DescriptorServerTest, TheSocketIsThisUsersAlone) {
+  struct stat info;
+  ASSERT_EQ(stat(server_->socket_path().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+}
+
+TEST_F(DescriptorServerTest, ManySilentConnectionsDoNotKeepOthersOut) {
+  std::vector<OwnedFd> silent;
+  for (int i = 0; i < 200; ++i) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, server_->socket_path().c_str(), sizeof(address.sun_path) - 1);
+    silent.emplace_back(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(connect(silent.back().get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)),
+              0);
+  }
+  EXPECT_TRUE(FetchDescriptors(server_->socket_path(), Offer(), 1).ok());
+}
+
+TEST_F(DescriptorServerTest, ItsEndRemovesTheSocketAndEndsConnections) {
+  const std::string path = server_->socket_path();
+  const auto fetched = FetchDescriptors(path, Offer(), 1);
+  ASSERT_TRUE(fetched.ok());
+  server_.reset();
+  EXPECT_TRUE(released_.HasBeenNotified());
+  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_TRUE(absl::IsUnavailable(FetchDescriptors(path, std::string(16, 'x'), 1).status()));
+}
+
+TEST(DescriptorServerStartTest, ItsOwnDirectoryIsPrivateAndRemoved) {
+  std::string directory;
+  {
+    const auto server = DescriptorServer::Start("").value();
+    directory = std::filesystem::path(server->socket_path()).parent_path().string();
+    struct stat info;
+    ASSERT_EQ(stat(directory.c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0700u);
+  }
+  EXPECT_FALSE(std::filesystem::exists(directory));
+}
+
+TEST(DescriptorServerStartTest, ADeadStoresSocketIsRemovedAndALiveOnesIsNot) {
+  const TemporaryDirectory directory;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string dead = directory / "expert-storage-1.socket";
+  std::strncpy(address.sun_path, dead.c_str(), sizeof(address.sun_path) - 1);
+  {
+    const OwnedFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  }
+  const auto server = DescriptorServer::Start(directory.path()).value();
+  EXPECT_FALSE(std::filesystem::exists(dead));
+  EXPECT_TRUE(std::filesystem::exists(server->socket_path()));
+}
+
+TEST(DescriptorServerStartTest, ADirectoryThatIsNotThereIsUnavailable) {
+  EXPECT_TRUE(absl::IsUnavailable(DescriptorServer::Start("/does/not/exist").status()));
+}
+
+TEST(DescriptorServerStartTest, APathTooLongForASocketIsRefused) {
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      DescriptorServer::Start("/tmp/" + std::string(120, 'x')).status()));
+}
+
+}  // namespace
+}  // namespace odmoe

@@ -1,0 +1,185 @@
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "services/core/tensor/convert.h"
+#include "services/core/tensor/dtype.h"
+#include "services/inference/kernels/simd.h"
+#include "tests/inference/kernels/each_target.h"
+
+namespace odmoe {
+namespace {
+
+constexpr DType kFormats[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
+
+std::vector<float> RandomFloats(size_t n, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(n);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+// Bytes that end where the heap block ends, so that a read past them is caught, and start
+// `misalignment` bytes past an aligned address.
+class TightBytes {
+ public:
+  TightBytes(size_t size, size_t misalignment) : block_(size + misalignment), at_(misalignment) {}
+  std::byte* data() { return block_.data() + at_; }
+
+ private:
+  std::vector<std::byte> block_;
+  size_t at_;
+};
+
+// One row of weights and some tokens, with what their products must be.
+struct Case {
+  Case(DType dtype, int64_t columns, int64_t tokens, size_t misalignment, const SimdKernels& simd)
+      : columns(columns),
+        tokens(tokens),
+        kernel(simd.find_dot(dtype)),
+        row(*RowBytes(dtype, columns), misalignment) {
+    const std::vector<float> original = RandomFloats(columns, 7);
+    EXPECT_TRUE(EncodeRow(dtype, original, row.data()).ok());
+    weights.resize(columns);
+    EXPECT_TRUE(DecodeRow(dtype, row.data(), absl::MakeSpan(weights)).ok());
+    for (int64_t t = 0; t < tokens; ++t) AddToken(simd, misalignment);
+  }
+
+  void AddToken(const SimdKernels& simd, size_t misalignment) {
+    std::vector<float> x = RandomFloats(columns, 100 + static_cast<uint32_t>(x_bytes.size()));
+    if (kernel.form == ActivationForm::kQ8) {
+      std::vector<BlockQ8Activation> blocks(columns / BlockQ8Activation::kElements);
+      simd.quantize_q8(x.data(), columns, blocks.data());
+      for (int64_t i = 0; i < columns; ++i) {
+        const BlockQ8Activation& block = blocks[i / BlockQ8Activation::kElements];
+        x[i] = block.d * block.q[i % BlockQ8Activation::kElements];
+      }
+      x_bytes.emplace_back(blocks.size() * sizeof(BlockQ8Activation), 0);
+      if (columns > 0) {
+        std::memcpy(x_bytes.back().data(), blocks.data(), blocks.size() * sizeof(blocks[0]));
+      }
+    } else {
+      x_bytes.emplace_back(columns * sizeof(float), misalignment);
+      if (columns > 0) std::memcpy(x_bytes.back().data(), x.data(), columns * sizeof(float));
+    }
+    double sum = 0.0;
+    double magnitude = 0.0;
+    for (int64_t i = 0; i < columns; ++i) {
+      sum += static_cast<double>(weights[i]) * x[i];
+      magnitude += std::abs(static_cast<double>(weights[i]) * x[i]);
+    }
+    expected.push_back(sum);
+    // Each of n terms is rounded at most n + 3 times: once as a product, then as part of a sum.
+    tolerance.push_back((static_cast<double>(columns) + 3.0) * kEpsilon * magnitude);
+  }
+
+  std::vector<float> Compute() {
+    std::vector<const std::byte*> x;
+    for (TightBytes& bytes : x_bytes) x.push_back(bytes.data());
+    std::vector<float> out(tokens, std::nanf(""));
+    kernel.dot(row.data(), columns, x.data(), tokens, out.data(), 1);
+    return out;
+  }
+
+  int64_t columns;
+  int64_t tokens;
+  DotKernel kernel;
+  TightBytes row;
+  std::vector<float> weights;
+  std::vector<TightBytes> x_bytes;
+  std::vector<double> expected;
+  std::vector<double> tolerance;
+};
+
+std::vector<int64_t> Lengths(DType dtype) {
+  std::vector<int64_t> lengths;
+  if (dtype == DType::kQ8_0) {
+    for (int64_t n = 0; n <= 8 * 32; n += 32) lengths.push_back(n);
+    return lengths;
+  }
+  // The widest vector has 16 lanes and a round takes four of them.
+  for (int64_t n = 0; n <= 2 * 64; ++n) lengths.push_back(n);
+  return lengths;
+}
+
+TEST(SimdDotTest, AgreesWithDoubleAtEveryLengthAndMisalignment) {
+  ForEachTarget([](const SimdKernels& simd) {
+    for (const DType dtype : kFormats) {
+      for (const int64_t columns : Lengths(dtype)) {
+        for (const size_t misalignment : {0, 2, 6}) {
+          // Activations are floats of our own: aligned as floats are.
+          Case c(dtype, columns, 1, misalignment, simd);
+          const std::vector<float> out = c.Compute();
+          EXPECT_NEAR(out[0], c.expected[0], c.tolerance[0])
+              << Info(dtype).name << " columns " << columns << " misaligned by " << misalignment;
+        }
+      }
+    }
+  });
+}
+
+TEST(SimdDotTest, TokensTogetherGiveTheBitsOfTokensAlone) {
+  ForEachTarget([](const SimdKernels& simd) {
+    for (const DType dtype : kFormats) {
+      for (const int64_t columns : {32, 96, 416}) {
+        for (int64_t tokens = 1; tokens <= 9; ++tokens) {
+          Case c(dtype, columns, tokens, 0, simd);
+          const std::vector<float> together = c.Compute();
+          for (int64_t t = 0; t < tokens; ++t) {
+            EXPECT_NEAR(together[t], c.expected[t], c.tolerance[t]);
+            const std::byte* x = c.x_bytes[t].data();
+            float alone = 0.0f;
+            c.kernel.dot(c.row.data(), columns, &x, 1, &alone, 1);
+            EXPECT_EQ(together[t], alone) << Info(dtype).name << " token " << t << " of " << tokens;
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(SimdDotTest, WritesOnlyItsOutputs) {
+  ForEachTarget([](const SimdKernels& simd) {
+    for (const DType dtype : kFormats) {
+      Case c(dtype, 64, 5, 0, simd);
+      std::vector<const std::byte*> x;
+      for (TightBytes& bytes : c.x_bytes) x.push_back(bytes.data());
+      std::vector<float> out(5 * 3, 42.0f);
+      c.kernel.dot(c.row.data(), 64, x.data(), 5, out.data(), 3);
+      for (size_t i = 0; i < out.size(); ++i) {
+        if (i % 3 != 0) {
+          EXPECT_EQ(out[i], 42.0f);
+        }
+      }
+    }
+  });
+}
+
+TEST(SimdDotTest, AFormatWithoutKernelHasNone) {
+  ForEachTarget([](const SimdKernels& simd) {
+    EXPECT_EQ(simd.find_dot(DType::kI32).dot, nullptr);
+    EXPECT_EQ(simd.find_dot(DType::kQ4_K).dot, nullptr);
+  });
+}
+
+TEST(SimdDotTest, HalfPrecisionWeightsKeepTheirSubnormals) {
+  ForEachTarget([](const SimdKernels& simd) {
+    std::vector<float> weights(16);
+    for (int i = 0; i < 16; ++i) weights[i] = std::ldexp(static_cast<float>(i + 1), -24);
+    std::vector<std::byte> row(32);
+    ASSERT_TRUE(EncodeRow(DType::kF16, weights, row.data()).ok());
+    const std::vector<float> ones(16, 1.0f);
+    const std::byte* x = reinterpret_cast<const std::byte*>(ones.data());
+    float out = 0.0f;
+    simd.find_dot(DType::kF16).dot(row.data(), 16, &x, 1, &out, 1);
+    EXPECT_EQ(out, std::ldexp(136.0f, -24));
+  });
+}
+
+}  // namespace
+}  // namespace odmoe

@@ -1,0 +1,22 @@
+#include "tests/support/expert_storage_server.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace odmoe {
+
+ExpertStorageTestServer::ExpertStorageTestServer(ModelHost::Options options)
+    : models(std::move(options)) {
+  ExpertStorageServiceOptions service_options;
+  service_options.socket_directory = sockets.path();
+  service = ExpertStorageServer::Create(models, service_options).value();
+  RpcServerOptions server_options;
+  server_options.services = {service->service()};
+  server = RpcServer::Start(server_options).value();
+  endpoint = server->address();
+}
+
+ExpertStorageTestServer::~ExpertStorageTestServer() { server->Shutdown(absl::Now()); }
+
+}  // namespace odmoe

@@ -1,0 +1,26 @@
+// An expert-storage service inside the test's process.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "services/core/rpc/server.h"
+#include "services/expert_storage/service/expert_storage_service.h"
+#include "services/expert_storage/service/model_host.h"
+#include "tests/support/temporary_directory.h"
+
+namespace odmoe {
+
+// Serves until destroyed, on a free port, its socket in a directory of its own.
+struct ExpertStorageTestServer {
+  explicit ExpertStorageTestServer(ModelHost::Options options = {});
+  ~ExpertStorageTestServer();
+
+  TemporaryDirectory sockets;
+  ModelHost models;
+  std::unique_ptr<ExpertStorageServer> service;
+  std::unique_ptr<RpcServer> server;
+  std::string endpoint;
+};
+
+}  // namespace odmoe

@@ -1,0 +1,96 @@
+#include "tests/support/faulty_expert_source.h"
+
+#include <utility>
+
+namespace odmoe {
+
+void ReadFaults::Fail(ExpertId id, absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  failures_[id] = std::move(status);
+}
+
+void ReadFaults::Corrupt(ExpertId id) {
+  absl::MutexLock lock(&mutex_);
+  corrupted_.insert(id);
+}
+
+void ReadFaults::Heal(ExpertId id) {
+  absl::MutexLock lock(&mutex_);
+  failures_.erase(id);
+  corrupted_.erase(id);
+}
+
+void ReadFaults::Hold() {
+  absl::MutexLock lock(&mutex_);
+  holding_ = true;
+}
+
+void ReadFaults::Release() {
+  std::vector<std::function<void()>> released;
+  {
+    absl::MutexLock lock(&mutex_);
+    holding_ = false;
+    released.swap(held_);
+  }
+  for (const auto& go : released) go();
+}
+
+bool ReadFaults::AwaitHeld(size_t count) {
+  absl::MutexLock lock(&mutex_);
+  const auto enough = [this, count]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return held_.size() >= count;
+  };
+  return mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Minutes(1));
+}
+
+uint64_t ReadFaults::reads(ExpertId id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = reads_.find(id);
+  return found == reads_.end() ? 0 : found->second;
+}
+
+uint64_t ReadFaults::reads() const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t total = 0;
+  for (const auto& [id, count] : reads_) total += count;
+  return total;
+}
+
+void ReadFaults::Begin(ExpertId id, std::function<void()> go) {
+  {
+    absl::MutexLock lock(&mutex_);
+    ++reads_[id];
+    if (holding_) {
+      held_.push_back(std::move(go));
+      return;
+    }
+  }
+  go();
+}
+
+absl::Status ReadFaults::Failure(ExpertId id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = failures_.find(id);
+  return found == failures_.end() ? absl::OkStatus() : found->second;
+}
+
+bool ReadFaults::Corrupted(ExpertId id) const {
+  absl::MutexLock lock(&mutex_);
+  return corrupted_.contains(id);
+}
+
+void FaultyExpertSource::Read(ExpertId id, absl::Span<std::byte> destination, Done done) {
+  faults_->Begin(id, [this, id, destination, done = std::move(done)] {
+    const absl::Status failure = faults_->Failure(id);
+    if (!failure.ok()) {
+      done(failure);
+      return;
+    }
+    real_->Read(id, destination, [this, id, destination, done](absl::Status status) {
+      if (status.ok() && faults_->Corrupted(id)) destination[0] ^= std::byte{1};
+      done(std::move(status));
+    });
+  });
+}
+
+}  // namespace odmoe
