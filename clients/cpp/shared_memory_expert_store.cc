@@ -22,7 +22,8 @@ namespace odmoe {
 namespace {
 
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
-constexpr absl::Duration kRedialTimeout = absl::Seconds(1);
+// A store that is gone refuses at once; this bounds the patience with one that is busy starting.
+constexpr absl::Duration kRedialTimeout = absl::Seconds(5);
 constexpr absl::Duration kRedialInterval = absl::Milliseconds(100);
 // The store gives up an expert after an hour at the latest.
 constexpr absl::Duration kLongestWait = absl::Hours(1);
@@ -245,7 +246,7 @@ class SharedMemoryExpertStore final : public ExpertStore {
 
   absl::StatusOr<std::unique_ptr<ExpertBatch>> Acquire(absl::Span<const ExpertId> ids,
                                                        absl::Time deadline) override {
-    ODMOE_ASSIGN_OR_RETURN(auto connection, Connected());
+    ODMOE_ASSIGN_OR_RETURN(auto connection, Connected(deadline));
     ODMOE_ASSIGN_OR_RETURN(auto batch, connection->Acquire(ids, deadline));
     return std::make_unique<MappedBatch>(std::move(connection), std::move(batch));
   }
@@ -262,29 +263,54 @@ class SharedMemoryExpertStore final : public ExpertStore {
   size_t max_batch() const override { return max_batch_.load(); }
 
   absl::StatusOr<StoreStats> Stats() override {
-    ODMOE_ASSIGN_OR_RETURN(const auto connection, Connected());
+    ODMOE_ASSIGN_OR_RETURN(const auto connection, Connected(absl::Now() + kRedialTimeout));
     return connection->Stats();
   }
 
  private:
-  absl::StatusOr<std::shared_ptr<Connection>> Connected() {
+  // The connection, or a new one where the store is gone. One caller dials at a time, and not more
+  // often than kRedialInterval; the others wait for what comes of it, and a call that comes too soon
+  // waits its turn: the store may have come back since the last attempt.
+  absl::StatusOr<std::shared_ptr<Connection>> Connected(absl::Time deadline) {
     {
       absl::ReaderMutexLock lock(&mutex_);
       if (!connection_->lost()) return connection_;
     }
     absl::MutexLock lock(&mutex_);
+    const int64_t dials_before = dials_;
+    const auto dialled = [this, dials_before]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return dials_ != dials_before;
+    };
+    const absl::Time turn = dialing_ ? absl::InfiniteFuture() : last_dial_ + kRedialInterval;
+    const bool by_another =
+        mutex_.AwaitWithDeadline(absl::Condition(&dialled), std::min(turn, deadline));
     if (!connection_->lost()) return connection_;
-    const absl::Time now = absl::Now();
-    if (now - last_dial_ < kRedialInterval) return absl::UnavailableError("the expert store is gone");
-    last_dial_ = now;
-    ODMOE_RETURN_IF_ERROR(Redial());
+    if (by_another) return dial_status_;
+    if (dialing_ || absl::Now() < turn) return absl::UnavailableError("the expert store is gone");
+    Dial(deadline);
+    ODMOE_RETURN_IF_ERROR(dial_status_);
     return connection_;
   }
 
-  absl::Status Redial() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void Dial(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    dialing_ = true;
+    mutex_.Unlock();
+    auto connection = Redial(std::min(deadline, absl::Now() + kRedialTimeout));
+    mutex_.Lock();
+    dialing_ = false;
+    ++dials_;
+    last_dial_ = absl::Now();
+    dial_status_ = connection.status();
+    if (!connection.ok()) return;
+    connection_ = *std::move(connection);
+    max_batch_.store(connection_->max_batch());
+  }
+
+  absl::StatusOr<std::shared_ptr<Connection>> Redial(absl::Time deadline) {
     // By a new channel: the old one's waits longer and longer between its own attempts.
-    ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kRedialTimeout));
-    const auto description = admin->DescribeModel(model_);
+    ODMOE_ASSIGN_OR_RETURN(auto dialer,
+                           ExpertStorageAdmin::Connect(endpoint_, deadline - absl::Now()));
+    const auto description = dialer->DescribeModel(model_);
     if (!description.ok()) {
       return absl::UnavailableError(
           absl::StrCat("the expert store is gone: ", description.status().message()));
@@ -295,15 +321,15 @@ class SharedMemoryExpertStore final : public ExpertStore {
       return absl::FailedPreconditionError(
           absl::StrCat("the expert store at ", endpoint_, " serves other experts now"));
     }
-    auto connection = Connection::Open(endpoint_, description->model, catalog_, std::move(admin),
-                                       absl::Now() + kRedialTimeout);
+    // Kept with the connection, so that its calls have a patience of their own.
+    ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kRedialTimeout));
+    auto connection =
+        Connection::Open(endpoint_, description->model, catalog_, std::move(admin), deadline);
     if (!connection.ok()) {
       return absl::UnavailableError(
           absl::StrCat("the expert store is not back yet: ", connection.status().message()));
     }
-    connection_ = *std::move(connection);
-    max_batch_.store(connection_->max_batch());
-    return absl::OkStatus();
+    return connection;
   }
 
   const std::string endpoint_;
@@ -313,7 +339,10 @@ class SharedMemoryExpertStore final : public ExpertStore {
 
   absl::Mutex mutex_;
   std::shared_ptr<Connection> connection_ ABSL_GUARDED_BY(mutex_);  // never null once connected
+  bool dialing_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t dials_ ABSL_GUARDED_BY(mutex_) = 0;  // that have come to an end
   absl::Time last_dial_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Status dial_status_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -14,8 +15,11 @@
 namespace odmoe {
 namespace {
 
-// More tokens than any test waits for.
-constexpr char kEndless[] = "900";
+// Nearly all that the model's context holds.
+constexpr int kLong = 900;
+// On a fast machine work can be over before the signal arrives: it proves nothing then, and is begun
+// again, this often.
+constexpr int kAttempts = 20;
 
 nlohmann::json InferenceStats(const std::string& endpoint) {
   return OdmoeJson({"stats", "--endpoint", endpoint, "--json"})["services"][0];
@@ -33,10 +37,10 @@ nlohmann::json WaitUntilIdle(const std::string& endpoint) {
   return stats;
 }
 
-std::unique_ptr<Subprocess> StartEndlessGeneration(const std::string& model,
+std::unique_ptr<Subprocess> StartLongGeneration(const std::string& model,
                                                    const std::vector<std::string>& flags) {
   std::vector<std::string> arguments = {"generate", model,    "-p", "Dear",        "-n",
-                                        kEndless,   "--temp", "0",  "--ignore-eos"};
+                                        absl::StrCat(kLong), "--temp", "0",  "--ignore-eos"};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   auto process = StartOdmoe(arguments);
   if (process == nullptr) return nullptr;
@@ -50,15 +54,20 @@ TEST(CancellationTest, InterruptedClientStopsTheServicesWork) {
   deployment.StartStore();
   deployment.StartInference();
   const std::string endpoint = deployment.inference().endpoint;
-  auto client = StartEndlessGeneration("tiny-kimi", {"--endpoint", endpoint});
-  ASSERT_NE(client, nullptr);
-  client->Signal(SIGINT);
-  const auto exit = client->Wait(kPatience);
-  ASSERT_TRUE(exit.ok()) << exit.status();
-  EXPECT_EQ(exit->code, 130) << client->err();
-  nlohmann::json stats = WaitUntilIdle(endpoint);
-  EXPECT_EQ(stats["requests"], 1);
-  EXPECT_LT(stats["completion_tokens"].get<int>(), 900);
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    auto client = StartLongGeneration("tiny-kimi", {"--endpoint", endpoint});
+    ASSERT_NE(client, nullptr);
+    client->Signal(SIGINT);
+    const auto exit = client->Wait(kPatience);
+    ASSERT_TRUE(exit.ok()) << exit.status();
+    if (exit->code == 0 && exit->signal == 0) continue;
+    EXPECT_EQ(exit->code, 130) << client->err();
+    nlohmann::json stats = WaitUntilIdle(endpoint);
+    EXPECT_EQ(stats["requests"], attempt);
+    EXPECT_LT(stats["completion_tokens"].get<int>(), attempt * kLong);
+    return;
+  }
+  FAIL() << "every generation was over before it was interrupted";
 }
 
 TEST(CancellationTest, KilledClientStopsTheServicesWork) {
@@ -66,39 +75,52 @@ TEST(CancellationTest, KilledClientStopsTheServicesWork) {
   deployment.StartStore();
   deployment.StartInference();
   const std::string endpoint = deployment.inference().endpoint;
-  auto client = StartEndlessGeneration("tiny-kimi", {"--endpoint", endpoint});
-  ASSERT_NE(client, nullptr);
-  client->Kill();
-  nlohmann::json stats = WaitUntilIdle(endpoint);
-  EXPECT_EQ(stats["requests"], 1);
-  EXPECT_LT(stats["completion_tokens"].get<int>(), 900);
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    auto client = StartLongGeneration("tiny-kimi", {"--endpoint", endpoint});
+    ASSERT_NE(client, nullptr);
+    client->Kill();
+    nlohmann::json stats = WaitUntilIdle(endpoint);
+    EXPECT_EQ(stats["requests"], attempt);
+    if (stats["completion_tokens"].get<int>() < attempt * kLong) return;
+  }
+  FAIL() << "every generation went on to its end";
 }
 
 TEST(CancellationTest, InterruptEndsAGenerationInThisProcess) {
-  auto client = StartEndlessGeneration(TinyKimi(), {});
-  ASSERT_NE(client, nullptr);
-  client->Signal(SIGINT);
-  const auto exit = client->Wait(kPatience);
-  ASSERT_TRUE(exit.ok()) << exit.status();
-  EXPECT_EQ(exit->code, 130) << client->err();
-  EXPECT_THAT(client->err(), ::testing::StartsWith("odmoe: "));
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    auto client = StartLongGeneration(TinyKimi(), {});
+    ASSERT_NE(client, nullptr);
+    client->Signal(SIGINT);
+    const auto exit = client->Wait(kPatience);
+    ASSERT_TRUE(exit.ok()) << exit.status();
+    if (exit->code == 0 && exit->signal == 0) continue;
+    EXPECT_EQ(exit->code, 130) << client->err();
+    EXPECT_THAT(client->err(), ::testing::StartsWith("odmoe: "));
+    return;
+  }
+  FAIL() << "every generation was over before it was interrupted";
 }
 
 TEST(CancellationTest, InterruptedConversionLeavesNothing) {
-  const TemporaryDirectory directory;
-  const std::string model = directory / "model";
-  auto convert = StartOdmoe({"convert", TinyKimiCheckpoint(), "-o", model, "--outtype", "f32"});
-  ASSERT_NE(convert, nullptr);
-  const auto line = convert->WaitForLine("split", kPatience);
-  ASSERT_TRUE(line.ok()) << line.status();
-  convert->Signal(SIGINT);
-  const auto exit = convert->Wait(kPatience);
-  ASSERT_TRUE(exit.ok()) << exit.status();
-  EXPECT_EQ(exit->code, 130) << convert->err();
-  EXPECT_FALSE(std::filesystem::exists(model + "/experts/registry.json"));
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path())) {
-    EXPECT_NE(entry.path().extension(), ".partial") << entry.path();
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    const TemporaryDirectory directory;
+    const std::string model = directory / "model";
+    auto convert = StartOdmoe({"convert", TinyKimiCheckpoint(), "-o", model, "--outtype", "f32"});
+    ASSERT_NE(convert, nullptr);
+    const auto line = convert->WaitForLine("split", kPatience);
+    ASSERT_TRUE(line.ok()) << line.status();
+    convert->Signal(SIGINT);
+    const auto exit = convert->Wait(kPatience);
+    ASSERT_TRUE(exit.ok()) << exit.status();
+    if (exit->code == 0 && exit->signal == 0) continue;
+    EXPECT_EQ(exit->code, 130) << convert->err();
+    EXPECT_FALSE(std::filesystem::exists(model + "/experts/registry.json"));
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path())) {
+      EXPECT_NE(entry.path().extension(), ".partial") << entry.path();
+    }
+    return;
   }
+  FAIL() << "every conversion was over before it was interrupted";
 }
 
 }  // namespace

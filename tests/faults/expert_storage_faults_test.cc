@@ -141,6 +141,22 @@ TEST_F(ExpertStorageFaultsTest, ARestartedStoreServesTheSameClientAgain) {
   AwaitService(*other);
 }
 
+TEST_F(ExpertStorageFaultsTest, TheFirstCallAfterARestartFindsTheStore) {
+  const auto store = Connect();
+  ASSERT_NE(store, nullptr);
+  for (int kill = 0; kill < 3; ++kill) {
+    AwaitService(*store);
+    process_->Kill();
+    while (store->Acquire({{1, 1}}, absl::Now() + kPatience).ok()) std::this_thread::yield();
+    // Now it has looked for the store in vain, however short a time ago.
+    while (!absl::IsUnavailable(store->Stats().status())) std::this_thread::yield();
+    StartStore();
+    const auto batch = store->Acquire({{1, 1}}, absl::Now() + kPatience);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_TRUE((*batch)->Wait(0).ok());
+  }
+}
+
 TEST_F(ExpertStorageFaultsTest, KilledUnderLoadNoByteIsWrongAndEveryCallerComesBack) {
   const auto store = Connect();
   ASSERT_NE(store, nullptr);

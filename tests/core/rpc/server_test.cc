@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -32,10 +33,16 @@ class ScriptedService final : public v1::ConversionService::CallbackService {
     return ServeUnary(context, executor_, [this, request, response](const ServerCall& call) {
       if (request->job_id() == "bad") return InvalidField("job_id", "is bad");
       if (request->job_id() == "hang") {
-        while (!call.cancellation->cancelled() && absl::Now() < call.deadline) sched_yield();
+        began.Notify();
+        while (!call.cancellation->cancelled()) sched_yield();
         cancelled.Notify();
         return absl::CancelledError("gave up");
       }
+      if (request->job_id() == "late") {
+        while (!call.cancellation->cancelled()) sched_yield();
+        return absl::CancelledError("too late");
+      }
+      if (request->job_id() == "deadline") deadline = call.deadline;
       response->mutable_job()->set_job_id(request->job_id());
       return absl::OkStatus();
     });
@@ -58,7 +65,9 @@ class ScriptedService final : public v1::ConversionService::CallbackService {
         });
   }
 
-  absl::Notification cancelled;
+  absl::Notification began;      // "hang" runs
+  absl::Notification cancelled;  // a handler has learnt that its client is gone
+  absl::Time deadline;           // as "deadline" saw it
 
  private:
   ThreadPool& executor_;
@@ -82,6 +91,10 @@ class RpcServerTest : public testing::Test {
 
   absl::Status Get(const std::string& id, absl::Duration timeout = absl::Seconds(30)) {
     grpc::ClientContext context;
+    return Get(context, id, timeout);
+  }
+
+  absl::Status Get(grpc::ClientContext& context, const std::string& id, absl::Duration timeout) {
     SetDeadline(context, absl::Now() + timeout);
     v1::GetJobRequest request;
     request.set_job_id(id);
@@ -114,8 +127,28 @@ TEST_F(RpcServerTest, ErrorsArriveWithTheirCodeAndField) {
 
 TEST_F(RpcServerTest, AHandlerLearnsThatItsClientGaveUp) {
   Start("127.0.0.1:0");
-  EXPECT_EQ(Get("hang", absl::Milliseconds(50)).code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_TRUE(service_.cancelled.WaitForNotificationWithTimeout(absl::Seconds(30)));
+  grpc::ClientContext context;
+  std::thread client([&] {
+    EXPECT_EQ(Get(context, "hang", absl::Minutes(5)).code(), absl::StatusCode::kCancelled);
+  });
+  service_.began.WaitForNotification();
+  context.TryCancel();
+  service_.cancelled.WaitForNotification();
+  client.join();
+}
+
+TEST_F(RpcServerTest, AHandlerKnowsItsClientsDeadline) {
+  Start("127.0.0.1:0");
+  const absl::Time before = absl::Now();
+  EXPECT_TRUE(Get("deadline", absl::Hours(1)).ok());
+  EXPECT_GT(service_.deadline, before);
+  EXPECT_LT(service_.deadline, absl::Now() + absl::Hours(2));
+}
+
+// Whether the call reaches the handler in time or not.
+TEST_F(RpcServerTest, ACallEndsAtItsDeadline) {
+  Start("127.0.0.1:0");
+  EXPECT_EQ(Get("late", absl::Milliseconds(50)).code(), absl::StatusCode::kDeadlineExceeded);
 }
 
 TEST_F(RpcServerTest, AStreamArrivesInOrderAndEndsWithItsStatus) {
