@@ -1,5 +1,6 @@
 #include "converter/huggingface/checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -8,7 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "absl/strings/str_replace.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/json.h"
 
@@ -34,6 +35,32 @@ bool IsPartName(absl::string_view name) {
          absl::EndsWith(name, ".safetensors");
 }
 
+// "model.layers.0" of "language_model.model.layers.0".
+std::string LanguageModelName(const std::string& stored) {
+  return absl::StrReplaceAll(stored, {{"language_model.", ""}});
+}
+
+// Buffers that some checkpoints carry and no model needs, and the other parts of a multimodal one.
+bool IsIgnored(absl::string_view name, bool multimodal) {
+  if (absl::EndsWith(name, ".rotary_emb.inv_freq")) return true;
+  if (!multimodal) return false;
+  for (const char* part : {"vision_", "visual.", "vision.", "audio_", "audio.", "projector."}) {
+    if (absl::StrContains(name, part)) return true;
+  }
+  return false;
+}
+
+// A text_config's members, in place of those of the same name.
+void LiftTextConfig(nlohmann::json& config) {
+  const auto text = config.find("text_config");
+  if (text == config.end() || !text->is_object()) return;
+  nlohmann::json members = *text;
+  if (members.contains("architectures") && members["architectures"].is_null()) {
+    members.erase("architectures");
+  }
+  config.update(members);
+}
+
 }  // namespace
 
 Checkpoint::Checkpoint(FileSystem& fs, std::string folder) : fs_(fs), folder_(std::move(folder)) {}
@@ -53,10 +80,7 @@ absl::Status Checkpoint::ReadConfig() {
   const std::string path = absl::StrCat(folder_, "/config.json");
   ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs_, path, kMaxConfigBytes));
   ODMOE_RETURN_IF_ERROR(JsonObject::From(config, path).status());
-  if (const auto text = config.find("text_config"); text != config.end() && text->is_object()) {
-    const nlohmann::json members = *text;
-    config.update(members);
-  }
+  LiftTextConfig(config);
   if (const auto quantized = config.find("quantization_config");
       quantized != config.end() && quantized->is_object()) {
     return absl::UnimplementedError(
@@ -104,7 +128,14 @@ absl::Status Checkpoint::AddPart(const std::string& name) {
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs_.OpenForRead(path));
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
                          SafetensorsReader::Open(std::move(file)));
-  for (const SafetensorsTensor& stored : reader->tensors()) {
+  std::vector<const SafetensorsTensor*> by_name;
+  for (const SafetensorsTensor& stored : reader->tensors()) by_name.push_back(&stored);
+  std::sort(by_name.begin(), by_name.end(),
+            [](const auto* a, const auto* b) { return a->name < b->name; });
+  const bool multimodal = config_->contains("text_config");
+  for (const SafetensorsTensor* entry : by_name) {
+    const SafetensorsTensor& stored = *entry;
+    stored_names_.insert(stored.name);
     if (!index_.empty()) {
       const auto expected = index_.find(stored.name);
       if (expected == index_.end() || expected->second != name) {
@@ -114,7 +145,8 @@ absl::Status Checkpoint::AddPart(const std::string& name) {
                                      : absl::StrCat(" says it is in ", expected->second)));
       }
     }
-    CheckpointTensor tensor{.name = std::string(absl::StripPrefix(stored.name, "language_model.")),
+    if (IsIgnored(stored.name, multimodal)) continue;
+    CheckpointTensor tensor{.name = LanguageModelName(stored.name),
                             .shape = stored.shape,
                             .file = reader.get(),
                             .stored = &stored};
@@ -131,7 +163,7 @@ absl::Status Checkpoint::AddPart(const std::string& name) {
 
 absl::Status Checkpoint::CheckIndex() const {
   for (const auto& [name, part] : index_) {
-    if (Find(absl::StripPrefix(name, "language_model.")) == nullptr) {
+    if (!stored_names_.contains(name)) {
       return absl::DataLossError(absl::StrCat(folder_, "/", part, ": tensor '", name,
                                               "' is missing, ", kIndexName, " says it is there"));
     }

@@ -9,6 +9,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -20,11 +21,13 @@ namespace odmoe {
 
 // A weight and the file it lies in. Shape is row-major; rows are its outermost dimension.
 struct CheckpointTensor {
-  std::string name;  // without the "language_model." that multimodal checkpoints put in front
+  std::string name;  // without the "language_model." that multimodal checkpoints put in it
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   const SafetensorsReader* file = nullptr;
   const SafetensorsTensor* stored = nullptr;
+
+  const std::string& path() const { return file->file().path(); }
 };
 
 // The folder, its files' headers checked. Immutable, thread-safe.
@@ -41,7 +44,8 @@ class Checkpoint {
   FileSystem& file_system() const { return fs_; }
   // config.json, a text_config's members lifted to the top.
   const nlohmann::json& config() const { return *config_; }
-  // By file, and within one in the order of its data.
+  // The language model's: what multimodal checkpoints hold besides is left out. By file, and within one
+  // by name as stored.
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }
   // Null: no such tensor.
   const CheckpointTensor* Find(absl::string_view name) const;
@@ -59,6 +63,7 @@ class Checkpoint {
   std::vector<std::unique_ptr<SafetensorsReader>> files_;
   std::vector<CheckpointTensor> tensors_;
   absl::flat_hash_map<std::string, size_t> by_name_;
+  absl::flat_hash_set<std::string> stored_names_;  // with those left out
   // model.safetensors.index.json: the part each tensor should be in; empty without one.
   absl::flat_hash_map<std::string, std::string> index_;
 };

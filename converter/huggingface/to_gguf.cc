@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "converter/huggingface/general_keys.h"
+#include "converter/huggingface/tensor_mapping.h"
 #include "converter/huggingface/tokenizer.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
@@ -27,10 +29,10 @@ absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOp
   const Architecture& architecture = *plan.architecture;
   metadata.Set("general.architecture", GgufValue::String(std::string(architecture.name())));
   ODMOE_RETURN_IF_ERROR(AddGeneralKeys(*plan.checkpoint, plan.header.tensors, metadata));
-  architecture.AddKeys(metadata, GgufFileType(outtype));
+  architecture.AddKeys(GgufFileType(outtype), metadata);
   metadata.Set("general.quantization_version", GgufValue::U32(kQuantizationVersion));
   return AddTokenizerKeys(*plan.checkpoint,
-                          {.vocabulary_size = architecture.vocabulary_size(),
+                          {.vocabulary_size = architecture.config().vocab_size,
                            .pre_tokenizer = options.pre_tokenizer},
                           metadata);
 }
@@ -40,8 +42,10 @@ absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOp
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) {
   GgufPlan plan;
   ODMOE_ASSIGN_OR_RETURN(plan.checkpoint, Checkpoint::Open(fs, options.folder));
-  ODMOE_ASSIGN_OR_RETURN(plan.architecture, FindArchitecture(*plan.checkpoint));
-  ODMOE_ASSIGN_OR_RETURN(plan.tensors, plan.architecture->MapTensors());
+  ODMOE_ASSIGN_OR_RETURN(plan.architecture, FindArchitecture(plan.checkpoint->config(),
+                                                              absl::StrCat(options.folder,
+                                                                           "/config.json")));
+  ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
   const OutType outtype =
       options.outtype == OutType::kAuto ? ChooseOutType(*plan.checkpoint) : options.outtype;
   for (OutputTensor& tensor : plan.tensors) {

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "converter/huggingface/architecture.h"
+#include "converter/huggingface/checkpoint.h"
 #include "converter/progress.h"
 #include "converter/quantize/outtype.h"
 #include "services/core/formats/gguf_writer.h"
@@ -31,7 +32,7 @@ struct GgufPlan {
   uint64_t file_bytes = 0;
 };
 
-// Errors as of Checkpoint::Open, Architecture::MapTensors and AddTokenizerKeys.
+// Errors as of Checkpoint::Open, FindArchitecture, MapTensors and AddTokenizerKeys.
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options);
 
 // Writes the file, seen under its name only when complete.

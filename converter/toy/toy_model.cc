@@ -8,7 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "converter/huggingface/deepseek_config.h"
+#include "converter/huggingface/families/deepseek.h"
 #include "converter/huggingface/general_keys.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/gguf_writer.h"
@@ -106,8 +106,8 @@ ToyVocabulary MakeVocabulary() {
   return vocabulary;
 }
 
-DeepSeekConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
-  DeepSeekConfig config;
+ModelConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
+  ModelConfig config;
   config.vocab_size = vocabulary_size;
   config.hidden_size = options.dim;
   config.intermediate_size = 4 * int64_t{options.ffn_dim};
@@ -120,7 +120,7 @@ DeepSeekConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
   config.qk_nope_head_dim = kNopeDim;
   config.qk_rope_head_dim = kRopeDim;
   config.v_head_dim = kValueDim;
-  config.n_routed_experts = options.experts;
+  config.num_experts = options.experts;
   config.num_experts_per_tok = options.top_k;
   config.n_shared_experts = 1;
   config.max_position_embeddings = 4096;
@@ -130,8 +130,9 @@ DeepSeekConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
   config.routed_scaling_factor = 2.827;
   config.norm_topk_prob = true;
   config.has_selection_bias = true;
-  config.rope_theta = 50000.0;
-  config.yarn = {.factor = 4.0,
+  config.rope = {.type = "yarn",
+                 .theta = 50000.0,
+                 .factor = 4.0,
                  .original_max_position_embeddings = 1024,
                  .beta_fast = 32.0,
                  .beta_slow = 1.0,
@@ -139,7 +140,7 @@ DeepSeekConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
   return config;
 }
 
-std::vector<GgufTensor> ListTensors(const DeepSeekConfig& c) {
+std::vector<GgufTensor> ListTensors(const ModelConfig& c) {
   std::vector<GgufTensor> tensors;
   const auto add = [&](std::string name, std::vector<int64_t> ne) {
     tensors.push_back({.name = std::move(name), .ne = std::move(ne)});
@@ -165,11 +166,11 @@ std::vector<GgufTensor> ListTensors(const DeepSeekConfig& c) {
       add(block + "ffn_down.weight", {c.intermediate_size, dim});
       continue;
     }
-    add(block + "ffn_gate_inp.weight", {dim, c.n_routed_experts});
-    add(block + "exp_probs_b.bias", {c.n_routed_experts});
-    add(block + "ffn_down_exps.weight", {ffn, dim, c.n_routed_experts});
-    add(block + "ffn_gate_exps.weight", {dim, ffn, c.n_routed_experts});
-    add(block + "ffn_up_exps.weight", {dim, ffn, c.n_routed_experts});
+    add(block + "ffn_gate_inp.weight", {dim, c.num_experts});
+    add(block + "exp_probs_b.bias", {c.num_experts});
+    add(block + "ffn_down_exps.weight", {ffn, dim, c.num_experts});
+    add(block + "ffn_gate_exps.weight", {dim, ffn, c.num_experts});
+    add(block + "ffn_up_exps.weight", {dim, ffn, c.num_experts});
     add(block + "ffn_gate_shexp.weight", {dim, ffn});
     add(block + "ffn_up_shexp.weight", {dim, ffn});
     add(block + "ffn_down_shexp.weight", {ffn, dim});
@@ -181,7 +182,7 @@ std::vector<GgufTensor> ListTensors(const DeepSeekConfig& c) {
 
 GgufHeader MakeHeader(const ToyOptions& options) {
   ToyVocabulary vocabulary = MakeVocabulary();
-  const DeepSeekConfig config =
+  const ModelConfig config =
       MakeConfig(options, static_cast<int64_t>(vocabulary.tokens.size()));
   GgufHeader header;
   header.tensors = ListTensors(config);

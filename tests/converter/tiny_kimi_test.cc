@@ -155,14 +155,14 @@ TEST(TinyKimiFileTest, HasMainlinesKeysInItsOrder) {
       "deepseek2.rope.scaling.factor", "deepseek2.rope.scaling.original_context_length",
       "deepseek2.rope.scaling.yarn_beta_fast", "deepseek2.rope.scaling.yarn_beta_slow",
       "deepseek2.rope.freq_base", "deepseek2.attention.layer_norm_rms_epsilon",
-      "deepseek2.expert_used_count", "deepseek2.expert_group_count",
+      "deepseek2.expert_count", "deepseek2.expert_used_count", "deepseek2.expert_group_count",
       "deepseek2.expert_group_used_count", "deepseek2.expert_gating_func", "general.file_type",
       "deepseek2.leading_dense_block_count", "deepseek2.vocab_size",
       "deepseek2.attention.q_lora_rank", "deepseek2.attention.kv_lora_rank",
       "deepseek2.attention.key_length", "deepseek2.attention.value_length",
       "deepseek2.attention.key_length_mla", "deepseek2.attention.value_length_mla",
-      "deepseek2.expert_feed_forward_length", "deepseek2.expert_count",
-      "deepseek2.expert_shared_count", "deepseek2.expert_weights_scale",
+      "deepseek2.expert_feed_forward_length", "deepseek2.expert_shared_count",
+      "deepseek2.expert_weights_scale",
       "deepseek2.expert_weights_norm", "deepseek2.rope.dimension_count",
       "deepseek2.rope.scaling.yarn_log_multiplier", "general.quantization_version",
       "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens",
@@ -192,10 +192,10 @@ TEST(TinyKimiFileTest, WritesALayersTensorsInMainlinesOrder) {
   for (const GgufTensor& tensor : reader->tensors()) {
     if (absl::StartsWith(tensor.name, "blk.1.ffn")) names.push_back(tensor.name.substr(6));
   }
-  EXPECT_THAT(names, ElementsAre("ffn_norm.weight", "ffn_gate_inp.weight", "ffn_down_exps.weight",
-                                 "ffn_gate_exps.weight", "ffn_up_exps.weight",
+  EXPECT_THAT(names, ElementsAre("ffn_down_exps.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight",
+                                 "ffn_gate_inp.weight", "ffn_down_shexp.weight",
                                  "ffn_gate_shexp.weight", "ffn_up_shexp.weight",
-                                 "ffn_down_shexp.weight"));
+                                 "ffn_norm.weight"));
   const GgufTensor* k_b = reader->Find("blk.0.attn_k_b.weight");
   EXPECT_THAT(k_b->ne, ElementsAre(kNope, kRank, kHeads));
   EXPECT_THAT(reader->Find("blk.0.attn_v_b.weight")->ne, ElementsAre(kRank, kValue, kHeads));
