@@ -10,7 +10,7 @@
 #include "converter/split/split.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
-#include "services/core/formats/gguf_reader.h"
+#include "services/core/formats/gguf_model.h"
 
 namespace odmoe {
 namespace {
@@ -39,11 +39,6 @@ ToGgufOptions ToGguf(const ConvertOptions& options, OutType outtype) {
   return {.folder = Trimmed(options.source),
           .outtype = outtype,
           .pre_tokenizer = options.pre_tokenizer};
-}
-
-absl::StatusOr<std::unique_ptr<GgufReader>> OpenGguf(FileSystem& fs, const std::string& path) {
-  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs.OpenForRead(path));
-  return GgufReader::Open(std::move(file));
 }
 
 // What kind of model `source` is, found out by looking.
@@ -105,9 +100,9 @@ absl::Status PlanFromGguf(ConvertPlan& plan, FileSystem& fs) {
         "nothing to do from one GGUF file to another: ", plan.options.source, " to ",
         plan.options.destination));
   }
-  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufReader> reader,
-                         OpenGguf(fs, plan.options.source));
-  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*reader));
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model,
+                         GgufModel::Open(fs, plan.options.source));
+  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*model));
   plan.architecture = split.architecture;
   AddStep(plan, kSplitStep, split.data_bytes);
   plan.disk_bytes = split.disk_bytes;
@@ -132,9 +127,9 @@ absl::Status RunConvert(const ConvertOptions& options, const std::string& path,
 absl::Status RunSplit(const ConvertOptions& options, const std::string& gguf,
                       StepProgress& progress) {
   FileSystem& fs = FileSystemOf(options);
-  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufReader> reader, OpenGguf(fs, gguf));
-  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*reader));
-  return SplitGguf(*reader, split, Trimmed(options.destination), fs, progress);
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model, GgufModel::Open(fs, gguf));
+  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*model));
+  return SplitGguf(*model, split, Trimmed(options.destination), fs, progress);
 }
 
 }  // namespace

@@ -69,17 +69,35 @@ absl::StatusOr<SourceKind> FromProto(v1::SourceKind kind) {
   }
 }
 
+namespace {
+
+absl::StatusOr<std::optional<DType>> BiasFormat(bool there, const v1::ExpertTensor& proto) {
+  if (!there) return std::nullopt;
+  ODMOE_ASSIGN_OR_RETURN(const DTypeInfo info, FindDType(proto.dtype()));
+  return info.dtype;
+}
+
+}  // namespace
+
 absl::StatusOr<LayerExperts> FromProto(const v1::LayerExperts& proto) {
   ODMOE_ASSIGN_OR_RETURN(const DTypeInfo w1, FindDType(proto.w1().dtype()));
   ODMOE_ASSIGN_OR_RETURN(const DTypeInfo w2, FindDType(proto.w2().dtype()));
   ODMOE_ASSIGN_OR_RETURN(const DTypeInfo w3, FindDType(proto.w3().dtype()));
+  ExpertBiases biases;
+  ODMOE_ASSIGN_OR_RETURN(biases.w1, BiasFormat(proto.has_w1_bias(), proto.w1_bias()));
+  ODMOE_ASSIGN_OR_RETURN(biases.w2, BiasFormat(proto.has_w2_bias(), proto.w2_bias()));
+  ODMOE_ASSIGN_OR_RETURN(biases.w3, BiasFormat(proto.has_w3_bias(), proto.w3_bias()));
   LayerExperts layer;
   layer.layer = proto.layer();
   layer.expert_count = proto.expert_count();
-  ODMOE_ASSIGN_OR_RETURN(layer.layout, MakeExpertLayout(w1.dtype, w2.dtype, w3.dtype,
-                                                        proto.w1().columns(), proto.w1().rows()));
+  ODMOE_ASSIGN_OR_RETURN(layer.layout,
+                         MakeExpertLayout(w1.dtype, w2.dtype, w3.dtype, proto.w1().columns(),
+                                          proto.w1().rows(), biases));
   if (!Matches(proto.w1(), layer.layout.w1) || !Matches(proto.w2(), layer.layout.w2) ||
       !Matches(proto.w3(), layer.layout.w3) ||
+      !Matches(proto.w1_bias(), layer.layout.w1_bias) ||
+      !Matches(proto.w2_bias(), layer.layout.w2_bias) ||
+      !Matches(proto.w3_bias(), layer.layout.w3_bias) ||
       proto.expert_bytes() != static_cast<int64_t>(layer.layout.bytes)) {
     return absl::InvalidArgumentError(
         absl::StrCat("layer ", proto.layer(), ": matrices do not lie back to back"));

@@ -11,7 +11,7 @@
 #include "converter/split/split.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/gguf_json.h"
-#include "services/core/formats/gguf_reader.h"
+#include "services/core/formats/gguf_model.h"
 #include "services/core/formats/json.h"
 #include "services/core/formats/model_index.h"
 
@@ -86,20 +86,24 @@ InspectedExperts InspectExperts(int32_t layer, int32_t count, const ExpertLayout
           .expert_bytes = layout.bytes};
 }
 
-absl::StatusOr<Inspection> InspectGguf(std::unique_ptr<RandomAccessFile> file) {
-  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufReader> reader,
-                         GgufReader::Open(std::move(file)));
-  Inspection inspection{.kind = "gguf"};
-  AddMetadata(reader->metadata(), inspection);
-  for (const GgufTensor& tensor : reader->tensors()) {
+absl::StatusOr<Inspection> InspectGguf(FileSystem& fs, std::unique_ptr<RandomAccessFile> file) {
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model,
+                         GgufModel::Open(fs, std::move(file)));
+  const bool split = model->shards().size() > 1;
+  Inspection inspection{.kind = split ? absl::StrCat("gguf in ", model->shards().size(), " shards")
+                                      : "gguf"};
+  AddMetadata(model->metadata(), inspection);
+  for (const GgufTensor& tensor : model->tensors()) {
+    const std::string& path = model->PlaceOf(tensor).file->path();
     AddTensor({.name = tensor.name,
                .format = std::string(Info(tensor.dtype).name),
                .shape = {tensor.ne.rbegin(), tensor.ne.rend()},
-               .bytes = tensor.bytes},
+               .bytes = tensor.bytes,
+               .file = split ? path.substr(path.rfind('/') + 1) : ""},
               inspection);
   }
   // A file we would not split can still be looked at.
-  if (const auto plan = PlanSplit(*reader); plan.ok()) {
+  if (const auto plan = PlanSplit(*model); plan.ok()) {
     for (const SplitLayer& layer : plan->layers) {
       inspection.experts.push_back(
           InspectExperts(layer.layer, layer.expert_count, layer.layout));
@@ -199,7 +203,7 @@ absl::StatusOr<Inspection> InspectFolder(FileSystem& fs, const std::string& fold
 absl::StatusOr<Inspection> InspectFile(FileSystem& fs, const std::string& path) {
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs.OpenForRead(path));
   if (absl::EndsWith(path, ".safetensors")) return InspectSafetensors(std::move(file));
-  auto inspection = InspectGguf(std::move(file));
+  auto inspection = InspectGguf(fs, std::move(file));
   if (absl::EndsWith(path, ".gguf") || !absl::IsInvalidArgument(inspection.status())) {
     return inspection;
   }

@@ -2,8 +2,8 @@
 #include <map>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "converter/split/nearest_name.h"
@@ -14,58 +14,17 @@
 namespace odmoe {
 namespace {
 
-// The layer of "blk.12.ffn_norm.weight"; -1 for tensors outside the layers.
-int32_t LayerOf(absl::string_view name) {
-  constexpr absl::string_view kPrefix = "blk.";
-  if (!absl::StartsWith(name, kPrefix)) return -1;
-  name.remove_prefix(kPrefix.size());
-  const size_t digits = name.find('.');
-  int32_t layer = -1;
-  if (digits == absl::string_view::npos || !absl::SimpleAtoi(name.substr(0, digits), &layer)) {
-    return -1;
-  }
-  return layer;
-}
-
-std::string ExpertTensorName(int32_t layer, absl::string_view kind) {
-  return absl::StrCat("blk.", layer, ".ffn_", kind, "_exps.weight");
-}
-
-bool IsStackedExperts(const GgufTensor& tensor) {
-  const int32_t layer = LayerOf(tensor.name);
-  if (layer < 0) return false;
-  return tensor.name == ExpertTensorName(layer, "gate") ||
-         tensor.name == ExpertTensorName(layer, "down") ||
-         tensor.name == ExpertTensorName(layer, "up");
-}
-
-// Forms of experts that hold what an expert's file has no place for yet.
-absl::Status CheckForms(const GgufReader& reader) {
-  for (const GgufTensor& tensor : reader.tensors()) {
-    if (LayerOf(tensor.name) < 0) continue;
-    const bool biased = absl::EndsWith(tensor.name, "_exps.bias");
-    const bool scaled = absl::StrContains(tensor.name, "_exps.") && !biased &&
-                        !absl::EndsWith(tensor.name, "_exps.weight");
-    if (biased || scaled || absl::StrContains(tensor.name, ".ffn_gate_up_exps.")) {
-      return absl::UnimplementedError(absl::StrCat(
-          reader.file().path(), ": tensor '", tensor.name,
-          "': experts with fused gate and up, biases or scales cannot be split yet"));
-    }
-  }
-  return absl::OkStatus();
-}
-
 // Layers that should have routed experts: those with a router or any expert tensor, and where the
 // metadata counts the dense layers in front, all after them.
-absl::StatusOr<std::vector<int32_t>> ExpertLayers(const GgufReader& reader,
+absl::StatusOr<std::vector<int32_t>> ExpertLayers(const GgufModel& model,
                                                   const std::string& architecture) {
-  const GgufMetadata& metadata = reader.metadata();
+  const GgufMetadata& metadata = model.metadata();
   std::map<int32_t, bool> layers;  // layer -> has routed experts
-  for (const GgufTensor& tensor : reader.tensors()) {
-    const int32_t layer = LayerOf(tensor.name);
+  for (const GgufTensor& tensor : model.tensors()) {
+    const int32_t layer = LayerOfTensor(tensor.name);
     if (layer < 0) continue;
     layers[layer] = layers[layer] || absl::EndsWith(tensor.name, ".ffn_gate_inp.weight") ||
-                    absl::StrContains(tensor.name, "_exps.");
+                    PlaceOfExpertTensor(tensor.name).has_value();
   }
   ODMOE_ASSIGN_OR_RETURN(const uint32_t experts,
                          metadata.GetU32Or(absl::StrCat(architecture, ".expert_count"), 0));
@@ -82,17 +41,18 @@ absl::StatusOr<std::vector<int32_t>> ExpertLayers(const GgufReader& reader,
   }
   if (with_experts.empty() && experts == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat(reader.file().path(), ": a model without routed experts (no ", architecture,
-                     ".expert_count): there is nothing to split"));
+        absl::StrCat(model.path(), ": a dense model, without routed experts (no ", architecture,
+                     ".expert_count): there is nothing to split; a GGUF engine serves it whole, as "
+                     "does a conversion to a .gguf file"));
   }
   // A model that says it has experts and shows none: look for them in its first layer.
   if (with_experts.empty()) with_experts.push_back(layers.empty() ? 0 : layers.begin()->first);
   return with_experts;
 }
 
-absl::Status MissingExperts(const GgufReader& reader, const std::vector<std::string>& missing) {
+absl::Status MissingExperts(const GgufModel& model, const std::vector<std::string>& missing) {
   std::vector<std::string> present;
-  for (const GgufTensor& tensor : reader.tensors()) present.push_back(tensor.name);
+  for (const GgufTensor& tensor : model.tensors()) present.push_back(tensor.name);
   std::vector<std::string> lines;
   // A few tell it; a model without any would list hundreds.
   constexpr size_t kShown = 6;
@@ -102,65 +62,48 @@ absl::Status MissingExperts(const GgufReader& reader, const std::vector<std::str
                                  nearest.empty() ? "none" : absl::StrCat("'", nearest, "'"), ")"));
   }
   if (missing.size() > kShown) lines.push_back(absl::StrCat(missing.size() - kShown, " more"));
-  return absl::NotFoundError(absl::StrCat(reader.file().path(), ": expert tensors are missing: ",
+  return absl::NotFoundError(absl::StrCat(model.path(), ": expert tensors are missing: ",
                                           absl::StrJoin(lines, ", ")));
 }
 
-// Checks that the three stacks fit each other and the metadata, and lays out one expert.
-absl::Status CheckLayer(const GgufReader& reader, uint32_t expert_count, SplitLayer& layer) {
-  const auto wrong = [&](const GgufTensor& tensor, absl::string_view expected) {
-    return absl::DataLossError(absl::StrCat(reader.file().path(), ": tensor '", tensor.name,
-                                            "' has shape {", absl::StrJoin(tensor.ne, ", "),
-                                            "}, expected ", expected));
-  };
-  for (const GgufTensor* tensor : {layer.w1, layer.w2, layer.w3}) {
-    if (tensor->ne.size() != 3) return wrong(*tensor, "three dimensions");
-    if (tensor->ne[2] != static_cast<int64_t>(expert_count)) {
-      return wrong(*tensor, absl::StrCat(expert_count, " experts"));
-    }
-  }
-  const int64_t dim = layer.w1->ne[0], ffn = layer.w1->ne[1];
-  if (layer.w3->ne[0] != dim || layer.w3->ne[1] != ffn) {
-    return wrong(*layer.w3, absl::StrCat("{", dim, ", ", ffn, "} for an expert, as the gate's"));
-  }
-  if (layer.w2->ne[0] != ffn || layer.w2->ne[1] != dim) {
-    return wrong(*layer.w2, absl::StrCat("{", ffn, ", ", dim, "} for an expert"));
-  }
-  ODMOE_ASSIGN_OR_RETURN(
-      layer.layout,
-      MakeExpertLayout(layer.w1->dtype, layer.w2->dtype, layer.w3->dtype, dim, ffn));
-  layer.expert_count = static_cast<int32_t>(expert_count);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<SplitLayer>> PlanLayers(const GgufReader& reader,
+absl::StatusOr<std::vector<SplitLayer>> PlanLayers(const GgufModel& model,
                                                    const std::string& architecture) {
-  ODMOE_RETURN_IF_ERROR(CheckForms(reader));
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<int32_t> numbers, ExpertLayers(reader, architecture));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<int32_t> numbers, ExpertLayers(model, architecture));
+  const std::string count_key = absl::StrCat(architecture, ".expert_count");
+  const auto expert_count = model.metadata().GetU32(count_key);
+  if (!expert_count.ok()) {
+    return absl::DataLossError(absl::StrCat(model.path(), ": ", expert_count.status().message(),
+                                            ", which a model with expert tensors must have"));
+  }
+  if (*expert_count == 0 || *expert_count > ExpertCatalog::kMaxExperts) {
+    return absl::DataLossError(absl::StrCat(model.path(), ": ", count_key, " is ", *expert_count,
+                                            ", expected 1 to ", ExpertCatalog::kMaxExperts));
+  }
   std::vector<SplitLayer> layers;
   std::vector<std::string> missing;
   for (int32_t number : numbers) {
-    SplitLayer layer{.layer = number};
-    for (const auto& [kind, place] : {std::pair{"gate", &layer.w1}, std::pair{"down", &layer.w2},
-                                      std::pair{"up", &layer.w3}}) {
-      const std::string name = ExpertTensorName(number, kind);
-      *place = reader.Find(name);
-      if (*place == nullptr) missing.push_back(name);
-    }
-    layers.push_back(layer);
+    ODMOE_ASSIGN_OR_RETURN(
+        SplitLayer layer,
+        FindExperts(model, number, static_cast<int32_t>(*expert_count), missing));
+    layers.push_back(std::move(layer));
   }
-  if (!missing.empty()) return MissingExperts(reader, missing);
-  const std::string count_key = absl::StrCat(architecture, ".expert_count");
-  ODMOE_ASSIGN_OR_RETURN(const uint32_t expert_count, reader.metadata().GetU32(count_key));
-  if (expert_count == 0 || expert_count > ExpertCatalog::kMaxExperts) {
-    return absl::DataLossError(absl::StrCat(reader.file().path(), ": ", count_key, " is ",
-                                            expert_count, ", expected 1 to ",
-                                            ExpertCatalog::kMaxExperts));
-  }
-  for (SplitLayer& layer : layers) {
-    ODMOE_RETURN_IF_ERROR(CheckLayer(reader, expert_count, layer));
-  }
+  if (!missing.empty()) return MissingExperts(model, missing);
   return layers;
+}
+
+// Expert tensors that no layer uses, such as a stack beside single experts, would be lost.
+absl::Status CheckAllUsed(const GgufModel& model, const SplitPlan& plan) {
+  absl::flat_hash_set<const GgufTensor*> used;
+  for (const SplitLayer& layer : plan.layers) {
+    for (const SplitPart& part : layer.parts) used.insert(part.tensors.begin(), part.tensors.end());
+  }
+  for (const auto& [tensor, place] : plan.expert_tensors) {
+    if (used.contains(tensor)) continue;
+    return absl::DataLossError(absl::StrCat(
+        model.path(), ": tensor '", tensor->name,
+        "' belongs to no expert: the layer has them in another form, or fewer of them"));
+  }
+  return absl::OkStatus();
 }
 
 bool IsNorm(absl::string_view name) {
@@ -184,13 +127,15 @@ uint32_t NaturalAlignment(DType dtype) {
   return info.block_elements == 1 ? info.block_bytes : 2;  // a block has 16-bit scales at most
 }
 
-std::vector<SplitBaseFile> PlanBaseFiles(const GgufReader& reader) {
+std::vector<SplitBaseFile> PlanBaseFiles(const GgufModel& model) {
   std::vector<SplitBaseFile> files;
   for (absl::string_view name : {"embeddings.safetensors", "attention_layers.safetensors",
                                  "norms.safetensors", "lm_head.safetensors"}) {
     SplitBaseFile file{.name = std::string(name)};
-    for (const GgufTensor& tensor : reader.tensors()) {
-      if (!IsStackedExperts(tensor) && BaseFileOf(tensor) == name) file.tensors.push_back(&tensor);
+    for (const GgufTensor& tensor : model.tensors()) {
+      if (!PlaceOfExpertTensor(tensor.name) && BaseFileOf(tensor) == name) {
+        file.tensors.push_back(&tensor);
+      }
     }
     // safetensors allows no gaps; with wide elements first, every tensor lies aligned without.
     std::stable_sort(file.tensors.begin(), file.tensors.end(),
@@ -202,32 +147,47 @@ std::vector<SplitBaseFile> PlanBaseFiles(const GgufReader& reader) {
   return files;
 }
 
+// Refuses what no registry could hold: too many experts, or layers numbered too high.
+absl::StatusOr<uint64_t> CountExperts(const GgufModel& model,
+                                      const std::vector<SplitLayer>& layers) {
+  std::vector<LayerExperts> experts;
+  for (const SplitLayer& layer : layers) {
+    experts.push_back({.layer = layer.layer,
+                       .expert_count = layer.expert_count,
+                       .layout = layer.layout});
+  }
+  const auto catalog = ExpertCatalog::Create("plan", std::move(experts));
+  if (!catalog.ok()) {
+    return absl::DataLossError(absl::StrCat(model.path(), ": ", catalog.status().message()));
+  }
+  return static_cast<uint64_t>(catalog->expert_count());
+}
+
 }  // namespace
 
-absl::StatusOr<SplitPlan> PlanSplit(const GgufReader& reader) {
+absl::StatusOr<SplitPlan> PlanSplit(const GgufModel& model) {
   SplitPlan plan;
-  ODMOE_ASSIGN_OR_RETURN(plan.architecture, reader.metadata().GetString("general.architecture"));
-  ODMOE_ASSIGN_OR_RETURN(plan.layers, PlanLayers(reader, plan.architecture));
-  plan.base_files = PlanBaseFiles(reader);
-  uint64_t experts = 0;
-  for (const GgufTensor& tensor : reader.tensors()) plan.data_bytes += tensor.bytes;
+  ODMOE_ASSIGN_OR_RETURN(plan.architecture, model.metadata().GetString("general.architecture"));
+  ODMOE_ASSIGN_OR_RETURN(plan.layers, PlanLayers(model, plan.architecture));
+  for (const GgufTensor& tensor : model.tensors()) {
+    auto place = PlaceOfExpertTensor(tensor.name);
+    if (place) plan.expert_tensors.emplace(&tensor, *std::move(place));
+  }
+  ODMOE_RETURN_IF_ERROR(CheckAllUsed(model, plan));
+  plan.base_files = PlanBaseFiles(model);
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t experts, CountExperts(model, plan.layers));
+  for (const GgufTensor& tensor : model.tensors()) plan.data_bytes += tensor.bytes;
   for (const SplitLayer& layer : plan.layers) {
-    experts += static_cast<uint64_t>(layer.expert_count);
     const uint64_t count = static_cast<uint64_t>(layer.expert_count);
     plan.disk_bytes += count * RoundUp(layer.layout.bytes, kExpertDataAlignment);
   }
   for (const SplitBaseFile& file : plan.base_files) {
     for (const GgufTensor* tensor : file.tensors) plan.disk_bytes += tensor->bytes;
   }
-  if (experts > static_cast<uint64_t>(ExpertCatalog::kMaxExperts)) {
-    return absl::InvalidArgumentError(absl::StrCat(reader.file().path(), ": ", experts,
-                                                   " experts, at most ",
-                                                   ExpertCatalog::kMaxExperts));
-  }
   // Headers: a page an expert; for the JSON, more than the GGUF header takes, escapes included.
   constexpr uint64_t kRegistryBytesPerExpert = 640;
   plan.disk_bytes += experts * (kExpertDataAlignment + kRegistryBytesPerExpert) +
-                     4 * reader.data_offset() + kMiB;
+                     4 * model.header_bytes() + kMiB;
   return plan;
 }
 

@@ -24,12 +24,19 @@ struct FreeHash {
   void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
 };
 
+// Where a base-model tensor went, and what its bytes hash to.
+struct BasePlace {
+  std::string file;
+  uint64_t offset = 0;
+  uint64_t xxh3 = 0;
+};
+
 // One run of SplitGguf.
 class Splitter {
  public:
-  Splitter(const GgufReader& reader, const SplitPlan& plan, std::string directory, FileSystem& fs,
+  Splitter(const GgufModel& model, const SplitPlan& plan, std::string directory, FileSystem& fs,
            StepProgress& progress)
-      : reader_(reader),
+      : model_(model),
         plan_(plan),
         directory_(std::move(directory)),
         fs_(fs),
@@ -69,15 +76,14 @@ class Splitter {
     return fs_.SyncDirectory(Path(kExpertsFolder));
   }
 
-  // Copies bytes [offset, offset + bytes) of a tensor, hashing them where asked.
-  absl::Status Copy(const GgufTensor& tensor, uint64_t offset, uint64_t bytes, WritableFile& out,
-                    XXH3_state_t* hash) {
+  // Copies bytes [offset, offset + bytes) of a tensor, hashing them.
+  absl::Status Copy(const GgufTensor& tensor, uint64_t offset, uint64_t bytes, WritableFile& out) {
     const uint64_t end = offset + bytes;
     while (offset < end) {
       const size_t count = static_cast<size_t>(std::min<uint64_t>(end - offset, kChunkBytes));
       const absl::Span<std::byte> chunk = buffer_.span().subspan(0, count);
-      ODMOE_RETURN_IF_ERROR(reader_.ReadTensor(tensor, offset, chunk));
-      if (hash != nullptr) XXH3_64bits_update(hash, chunk.data(), chunk.size());
+      ODMOE_RETURN_IF_ERROR(model_.ReadTensor(tensor, offset, chunk));
+      XXH3_64bits_update(hash_.get(), chunk.data(), chunk.size());
       ODMOE_RETURN_IF_ERROR(out.Append(chunk));
       ODMOE_RETURN_IF_ERROR(progress_.Advance(count));
       offset += count;
@@ -103,8 +109,9 @@ class Splitter {
     for (size_t i = 0; i < file.tensors.size(); ++i) {
       const GgufTensor& tensor = *file.tensors[i];
       progress_.Begin(tensor.name);
-      ODMOE_RETURN_IF_ERROR(Copy(tensor, 0, tensor.bytes, out->file(), nullptr));
-      base_places_[&tensor] = {file.name, tensors[i].offset};
+      XXH3_64bits_reset(hash_.get());
+      ODMOE_RETURN_IF_ERROR(Copy(tensor, 0, tensor.bytes, out->file()));
+      base_places_[&tensor] = {file.name, tensors[i].offset, XXH3_64bits_digest(hash_.get())};
     }
     return outputs_.Commit(std::move(out), path);
   }
@@ -115,12 +122,11 @@ class Splitter {
                          .layout = layer.layout};
     std::vector<SafetensorsTensor> tensors;
     std::map<std::string, std::string> metadata;
-    for (const auto& [part, tensor] : {std::pair{ExpertPart::kW1, &layer.layout.w1},
-                                       std::pair{ExpertPart::kW2, &layer.layout.w2},
-                                       std::pair{ExpertPart::kW3, &layer.layout.w3}}) {
+    for (const SplitPart& part : layer.parts) {
+      const ExpertTensor& tensor = layer.layout.part(part.part);
       ODMOE_ASSIGN_OR_RETURN(StoredTensor stored,
-                             StoreAs(std::string(ExpertPartName(part)), tensor->dtype,
-                                     {tensor->columns, tensor->rows}));
+                             StoreAs(std::string(ExpertPartName(part.part)), tensor.dtype,
+                                     {tensor.columns, tensor.rows}));
       tensors.push_back(std::move(stored.tensor));
       metadata.merge(stored.metadata);
     }
@@ -144,11 +150,9 @@ class Splitter {
     ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> out, AtomicFile::Create(fs_, path));
     ODMOE_RETURN_IF_ERROR(out->file().Append(header));
     XXH3_64bits_reset(hash_.get());
-    for (const auto& [stack, part] :
-         {std::pair{layer.w1, &layer.layout.w1}, std::pair{layer.w2, &layer.layout.w2},
-          std::pair{layer.w3, &layer.layout.w3}}) {
-      ODMOE_RETURN_IF_ERROR(Copy(*stack, static_cast<uint64_t>(expert) * part->bytes, part->bytes,
-                                 out->file(), hash_.get()));
+    for (const SplitPart& part : layer.parts) {
+      const SplitExtent extent = part.Extent(expert);
+      ODMOE_RETURN_IF_ERROR(Copy(*extent.tensor, extent.offset, extent.bytes, out->file()));
     }
     files_.push_back({.path = path,
                       .file_bytes = out->file().offset(),
@@ -159,24 +163,25 @@ class Splitter {
 
   absl::Status WriteIndex(const std::string& digest) {
     ModelIndex index;
-    index.metadata = reader_.metadata();
-    index.gguf_version = reader_.version();
-    index.gguf_alignment = reader_.alignment();
-    index.gguf_bytes = reader_.file().size();
+    index.metadata = model_.metadata();
+    index.gguf_version = model_.version();
+    index.gguf_alignment = model_.alignment();
+    ODMOE_ASSIGN_OR_RETURN(index.gguf_bytes, model_.MergedBytes());
+    ODMOE_ASSIGN_OR_RETURN(index.gguf_padding, model_.ReadPadding());
     index.model_digest = digest;
-    std::map<const GgufTensor*, std::pair<int32_t, ExpertPart>> expert_places;
-    for (const SplitLayer& layer : plan_.layers) {
-      expert_places[layer.w1] = {layer.layer, ExpertPart::kW1};
-      expert_places[layer.w2] = {layer.layer, ExpertPart::kW2};
-      expert_places[layer.w3] = {layer.layer, ExpertPart::kW3};
-    }
-    for (const GgufTensor& tensor : reader_.tensors()) {
+    for (const GgufTensor& tensor : model_.tensors()) {
       IndexedTensor indexed{.name = tensor.name, .dtype = tensor.dtype, .ne = tensor.ne};
       indexed.bytes = tensor.bytes;
-      if (const auto place = expert_places.find(&tensor); place != expert_places.end()) {
-        std::tie(indexed.expert_layer, indexed.expert_part) = place->second;
+      const auto experts = plan_.expert_tensors.find(&tensor);
+      if (experts != plan_.expert_tensors.end()) {
+        indexed.expert_layer = experts->second.layer;
+        indexed.expert_parts = experts->second.parts;
+        indexed.expert = experts->second.expert;
       } else {
-        std::tie(indexed.file, indexed.offset) = base_places_.at(&tensor);
+        const BasePlace& place = base_places_.at(&tensor);
+        indexed.file = place.file;
+        indexed.offset = place.offset;
+        indexed.xxh3 = place.xxh3;
       }
       index.tensors.push_back(std::move(indexed));
     }
@@ -191,7 +196,7 @@ class Splitter {
     return outputs_.Commit(std::move(out), path);
   }
 
-  const GgufReader& reader_;
+  const GgufModel& model_;
   const SplitPlan& plan_;
   const std::string directory_;
   FileSystem& fs_;
@@ -199,16 +204,16 @@ class Splitter {
   OutputFiles outputs_;
   AlignedBuffer buffer_;
   std::unique_ptr<XXH3_state_t, FreeHash> hash_;
-  std::map<const GgufTensor*, std::pair<std::string, uint64_t>> base_places_;
+  std::map<const GgufTensor*, BasePlace> base_places_;
   std::vector<LayerExperts> layers_;
   std::vector<ExpertFile> files_;  // by layer, then expert
 };
 
 }  // namespace
 
-absl::Status SplitGguf(const GgufReader& reader, const SplitPlan& plan,
+absl::Status SplitGguf(const GgufModel& model, const SplitPlan& plan,
                        const std::string& directory, FileSystem& fs, StepProgress& progress) {
-  return Splitter(reader, plan, directory, fs, progress).Run();
+  return Splitter(model, plan, directory, fs, progress).Run();
 }
 
 }  // namespace odmoe

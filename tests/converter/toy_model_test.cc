@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "converter/split/split.h"
-#include "services/core/formats/gguf_reader.h"
+#include "services/core/formats/gguf_model.h"
 #include "services/core/formats/pre_tokenizers.h"
 #include "tests/support/temporary_directory.h"
 
@@ -15,8 +15,8 @@ namespace {
 
 using testing::HasSubstr;
 
-std::unique_ptr<GgufReader> Open(const std::string& path) {
-  auto reader = GgufReader::Open(*PosixFileSystem().OpenForRead(path));
+std::unique_ptr<GgufModel> Open(const std::string& path) {
+  auto reader = GgufModel::Open(PosixFileSystem(), path);
   EXPECT_TRUE(reader.ok()) << reader.status();
   return *std::move(reader);
 }

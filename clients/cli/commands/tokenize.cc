@@ -11,7 +11,7 @@
 #include "clients/cli/model/model_options.h"
 #include "clients/cpp/remote_language_model.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/formats/gguf_reader.h"
+#include "services/core/formats/gguf_model.h"
 #include "services/core/formats/model_directory.h"
 #include "services/inference/tokenizer/tokenizer.h"
 
@@ -34,9 +34,8 @@ absl::StatusOr<GgufMetadata> ReadVocabulary(const std::string& path) {
     ODMOE_RETURN_IF_ERROR(CheckModelDirectory(path));
     return ReadModelMetadata(path);
   }
-  ODMOE_ASSIGN_OR_RETURN(auto file, PosixFileSystem().OpenForRead(path));
-  ODMOE_ASSIGN_OR_RETURN(const auto reader, GgufReader::Open(std::move(file)));
-  return reader->metadata();
+  ODMOE_ASSIGN_OR_RETURN(const auto model, GgufModel::Open(PosixFileSystem(), path));
+  return model->metadata();
 }
 
 absl::StatusOr<std::vector<TokenId>> Encode(const Options& options, const std::string& text) {

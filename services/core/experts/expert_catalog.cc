@@ -49,18 +49,62 @@ absl::Status CheckLayer(const LayerExperts& layer, int64_t experts_before) {
 
 }  // namespace
 
+absl::string_view ExpertPartName(ExpertPart part) {
+  switch (part) {
+    case ExpertPart::kW1:
+      return "w1.weight";
+    case ExpertPart::kW2:
+      return "w2.weight";
+    case ExpertPart::kW3:
+      return "w3.weight";
+    case ExpertPart::kW1Bias:
+      return "w1.bias";
+    case ExpertPart::kW2Bias:
+      return "w2.bias";
+    case ExpertPart::kW3Bias:
+      return "w3.bias";
+  }
+  return "";
+}
+
+const ExpertTensor& ExpertLayout::part(ExpertPart part) const {
+  switch (part) {
+    case ExpertPart::kW1:
+      return w1;
+    case ExpertPart::kW2:
+      return w2;
+    case ExpertPart::kW3:
+      return w3;
+    case ExpertPart::kW1Bias:
+      return w1_bias;
+    case ExpertPart::kW2Bias:
+      return w2_bias;
+    case ExpertPart::kW3Bias:
+      return w3_bias;
+  }
+  return w1;  // every enumerator has its case above
+}
+
 absl::StatusOr<ExpertLayout> MakeExpertLayout(DType w1, DType w2, DType w3, int64_t dim,
-                                              int64_t ffn) {
+                                              int64_t ffn, const ExpertBiases& biases) {
   if (dim <= 0 || ffn <= 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("expert of dim ", dim, " and ffn ", ffn, ": both must be above 0"));
   }
   ExpertLayout layout;
-  ODMOE_ASSIGN_OR_RETURN(layout.w1, MakeTensor("w1", w1, ffn, dim, 0));
-  ODMOE_ASSIGN_OR_RETURN(layout.w2, MakeTensor("w2", w2, dim, ffn, layout.w1.bytes));
-  ODMOE_ASSIGN_OR_RETURN(layout.w3,
-                         MakeTensor("w3", w3, ffn, dim, layout.w2.offset + layout.w2.bytes));
-  layout.bytes = layout.w3.offset + layout.w3.bytes;
+  const auto place = [&](ExpertTensor& tensor, ExpertPart part, DType dtype, int64_t rows,
+                         int64_t columns) -> absl::Status {
+    ODMOE_ASSIGN_OR_RETURN(
+        tensor, MakeTensor(ExpertPartName(part), dtype, rows, columns, layout.bytes));
+    layout.bytes += tensor.bytes;
+    return absl::OkStatus();
+  };
+  ODMOE_RETURN_IF_ERROR(place(layout.w1, ExpertPart::kW1, w1, ffn, dim));
+  ODMOE_RETURN_IF_ERROR(place(layout.w2, ExpertPart::kW2, w2, dim, ffn));
+  ODMOE_RETURN_IF_ERROR(place(layout.w3, ExpertPart::kW3, w3, ffn, dim));
+  if (biases.w1) ODMOE_RETURN_IF_ERROR(place(layout.w1_bias, ExpertPart::kW1Bias, *biases.w1, 1, ffn));
+  if (biases.w2) ODMOE_RETURN_IF_ERROR(place(layout.w2_bias, ExpertPart::kW2Bias, *biases.w2, 1, dim));
+  if (biases.w3) ODMOE_RETURN_IF_ERROR(place(layout.w3_bias, ExpertPart::kW3Bias, *biases.w3, 1, ffn));
   return layout;
 }
 

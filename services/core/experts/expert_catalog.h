@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "services/core/experts/expert_id.h"
 #include "services/core/tensor/dtype.h"
 
@@ -23,20 +25,42 @@ struct ExpertTensor {
   friend bool operator==(const ExpertTensor&, const ExpertTensor&) = default;
 };
 
-// One expert: three matrices back to back, in this order, no gaps. output = w2 (silu(w1 x) * w3 x).
+// The parts an expert may have, in the order of its bytes.
+enum class ExpertPart { kW1, kW2, kW3, kW1Bias, kW2Bias, kW3Bias };
+inline constexpr ExpertPart kExpertParts[] = {ExpertPart::kW1,     ExpertPart::kW2,
+                                              ExpertPart::kW3,     ExpertPart::kW1Bias,
+                                              ExpertPart::kW2Bias, ExpertPart::kW3Bias};
+// "w1.weight", "w1.bias": the tensor's name in an expert's file.
+absl::string_view ExpertPartName(ExpertPart part);
+
+// One expert: three matrices back to back, in this order, then the biases there are, no gaps.
+// output = w2 (silu(w1 x + b1) * (w3 x + b3)) + b2.
 struct ExpertLayout {
   ExpertTensor w1;  // gate, [ffn, dim]
   ExpertTensor w2;  // down, [dim, ffn]
   ExpertTensor w3;  // up,   [ffn, dim]
+  // One row each; 0 bytes where there is none. Not aligned to their elements.
+  ExpertTensor w1_bias;  // [1, ffn]
+  ExpertTensor w2_bias;  // [1, dim]
+  ExpertTensor w3_bias;  // [1, ffn]
   uint64_t bytes = 0;
+
+  const ExpertTensor& part(ExpertPart part) const;
+  bool has(ExpertPart which) const { return part(which).bytes > 0; }
+  bool has_biases() const { return w1_bias.bytes + w2_bias.bytes + w3_bias.bytes > 0; }
 
   friend bool operator==(const ExpertLayout&, const ExpertLayout&) = default;
 };
 
-// Lays out three matrices back to back. INVALID_ARGUMENT: shapes that do not fit each other,
-// columns that are not whole blocks, sizes that overflow.
+// Formats of the biases; none where an expert has none.
+struct ExpertBiases {
+  std::optional<DType> w1, w2, w3;
+};
+
+// Lays out three matrices, and biases, back to back. INVALID_ARGUMENT: shapes that do not fit each
+// other, columns that are not whole blocks, sizes that overflow.
 absl::StatusOr<ExpertLayout> MakeExpertLayout(DType w1, DType w2, DType w3, int64_t dim,
-                                              int64_t ffn);
+                                              int64_t ffn, const ExpertBiases& biases = {});
 
 // The experts of one layer; all share a layout.
 struct LayerExperts {

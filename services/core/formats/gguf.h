@@ -101,6 +101,12 @@ struct GgufTensor {
   int64_t rows() const;
 };
 
+// Bytes of a file that belong to no tensor and are not zero.
+struct GgufPadding {
+  uint64_t offset = 0;  // from the file's first byte
+  std::string bytes;
+};
+
 // Bytes a tensor of this format and shape takes. INVALID_ARGUMENT: no or more than four dimensions,
 // one below 1, rows that are not whole blocks, 2^63 bytes or more.
 absl::StatusOr<uint64_t> GgufTensorBytes(DType dtype, const std::vector<int64_t>& ne);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/formats/file_kind.h"
 
 namespace odmoe {
 namespace {
@@ -317,23 +318,29 @@ absl::StatusOr<std::vector<GgufTensor>> ReadTensorInfos(HeaderCursor& in, uint64
 
 // The version, after the magic. NOT a GGUF file, and versions we do not know, are the caller's
 // mistake; everything after is the file's.
-absl::StatusOr<uint32_t> ReadMagicAndVersion(HeaderCursor& in, const std::string& path) {
+absl::StatusOr<uint32_t> ReadMagicAndVersion(HeaderCursor& in, const RandomAccessFile& file) {
+  const std::string& path = file.path();
   char magic[sizeof(kMagic)] = {};
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(magic), sizeof(magic));
   if (in.remaining() < sizeof(magic) || !in.Read(bytes, "the magic").ok() ||
       std::memcmp(magic, kMagic, sizeof(magic)) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": not a GGUF file: at offset 0: expected 'GGUF', got ",
-        Quote(absl::string_view(magic, std::min<uint64_t>(sizeof(magic), in.offset())))));
+        Quote(absl::string_view(magic, std::min<uint64_t>(sizeof(magic), in.offset()))),
+        LooksLike(file)));
   }
   ODMOE_ASSIGN_OR_RETURN(const uint32_t version, in.Number<uint32_t>("the version"));
   if (version != 0 && (version & 0xffffu) == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": at offset 4: a big-endian GGUF file; only little-endian is read"));
+        absl::StrCat(path, ": at offset 4: a big-endian GGUF file; only little-endian is read: ",
+                     "convert it on the machine that wrote it, or from the original checkpoint"));
   }
   if (version < kMinVersion || version > kMaxVersion) {
+    const absl::string_view advice =
+        version == 1 ? ", and version 1 was short-lived: convert the original checkpoint again"
+                     : "";
     return absl::InvalidArgumentError(absl::StrCat(path, ": at offset 4: GGUF version ", version,
-                                                   "; versions 2 and 3 are read"));
+                                                   "; versions 2 and 3 are read", advice));
   }
   return version;
 }
@@ -353,7 +360,7 @@ absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::Open(
   reader->file_ = std::move(file);
   const RandomAccessFile& in_file = *reader->file_;
   HeaderCursor in(in_file);
-  ODMOE_ASSIGN_OR_RETURN(reader->version_, ReadMagicAndVersion(in, in_file.path()));
+  ODMOE_ASSIGN_OR_RETURN(reader->version_, ReadMagicAndVersion(in, in_file));
   ODMOE_ASSIGN_OR_RETURN(const uint64_t tensor_count, in.Number<uint64_t>("the tensor count"));
   ODMOE_ASSIGN_OR_RETURN(const uint64_t key_count, in.Number<uint64_t>("the key count"));
   ODMOE_RETURN_IF_ERROR(CheckCount(in, 8, "tensors", tensor_count, kMinTensorBytes));
@@ -362,6 +369,7 @@ absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::Open(
   ODMOE_ASSIGN_OR_RETURN(reader->alignment_, FindAlignment(in, reader->metadata_));
   ODMOE_ASSIGN_OR_RETURN(reader->tensors_,
                          ReadTensorInfos(in, tensor_count, reader->alignment_));
+  reader->header_bytes_ = in.offset();
   reader->data_offset_ = RoundUp(in.offset(), reader->alignment_);
   for (size_t i = 0; i < reader->tensors_.size(); ++i) {
     const GgufTensor& tensor = reader->tensors_[i];

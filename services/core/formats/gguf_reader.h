@@ -30,6 +30,8 @@ class GgufReader {
   const GgufTensor* Find(absl::string_view name) const;
   uint32_t version() const { return version_; }
   uint32_t alignment() const { return alignment_; }
+  // Where keys and tensor infos end; padding follows up to the data.
+  uint64_t header_bytes() const { return header_bytes_; }
   // File offset of the data section.
   uint64_t data_offset() const { return data_offset_; }
   const RandomAccessFile& file() const { return *file_; }
@@ -46,6 +48,7 @@ class GgufReader {
   absl::flat_hash_map<std::string, size_t> by_name_;
   uint32_t version_ = 3;
   uint32_t alignment_ = 32;
+  uint64_t header_bytes_ = 0;
   uint64_t data_offset_ = 0;
 };
 

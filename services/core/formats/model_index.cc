@@ -1,7 +1,6 @@
 #include "services/core/formats/model_index.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -9,80 +8,45 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/gguf_json.h"
 #include "services/core/formats/json.h"
+#include "services/core/formats/model_index_json.h"
 
 namespace odmoe {
 namespace {
 
-constexpr char kFormatName[] = "odmoe-model";
-constexpr int64_t kFormatVersion = 1;
-constexpr char kRegistryHeaderKey[] = "__metadata__";
 constexpr uint64_t kMaxJsonBytes = uint64_t{256} << 20;
-constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
-constexpr int64_t kMaxLayer = 1 << 16;
-constexpr ExpertPart kParts[] = {ExpertPart::kW1, ExpertPart::kW2, ExpertPart::kW3};
 
-// GGUF order to row-major and back.
-std::vector<int64_t> Reversed(const std::vector<int64_t>& shape) {
-  return {shape.rbegin(), shape.rend()};
-}
-
-absl::StatusOr<std::vector<int64_t>> ReadShape(const JsonObject& object) {
-  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* shape, object.Array("shape"));
-  std::vector<int64_t> values;
-  for (const nlohmann::json& n : *shape) {
-    if (!n.is_number_unsigned() || n.get<uint64_t>() > static_cast<uint64_t>(kMaxInt64)) {
-      return object.Wrong("shape", "an array of non-negative integers");
-    }
-    values.push_back(n.get<int64_t>());
-  }
-  return values;
-}
-
-absl::StatusOr<DType> ReadDType(const JsonObject& object) {
-  ODMOE_ASSIGN_OR_RETURN(const std::string name, object.String("dtype"));
-  const auto info = FindDType(absl::string_view(name));
-  if (!info.ok()) return object.Wrong("dtype", "a weight format");
-  return info->dtype;
-}
-
-// Letters, digits and a few signs, so that it can stand in JSON and in a path as it is.
-bool IsPlainName(absl::string_view name) {
-  if (name.empty() || name[0] == '.' || name.size() > 128) return false;
-  for (char c : name) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '-' && c != '.') {
-      return false;
-    }
-  }
-  return true;
-}
-
-absl::StatusOr<std::string> ReadDigest(const JsonObject& object) {
-  ODMOE_ASSIGN_OR_RETURN(std::string digest, object.String("model_digest"));
-  if (!IsPlainName(digest)) return object.Wrong("model_digest", "a hex digest");
-  return digest;
-}
-
-absl::Status CheckVersion(const JsonObject& object) {
-  ODMOE_ASSIGN_OR_RETURN(const std::string format, object.String("format"));
-  if (format != kFormatName) return object.Wrong("format", absl::StrCat("'", kFormatName, "'"));
-  return object.Int("version", kFormatVersion, kFormatVersion).status();
-}
-
-absl::StatusOr<ExpertPart> ReadPart(const JsonObject& object, const char* key) {
-  ODMOE_ASSIGN_OR_RETURN(const std::string name, object.String(key));
-  for (ExpertPart part : kParts) {
+absl::StatusOr<ExpertPart> FindExpertPart(const JsonObject& object, absl::string_view name) {
+  for (ExpertPart part : kExpertParts) {
     if (ExpertPartName(part) == name) return part;
   }
-  return object.Wrong(key, "'w1.weight', 'w2.weight' or 'w3.weight'");
+  return object.Wrong("parts", "names of an expert's tensors, such as 'w1.weight'");
+}
+
+// What a tensor holds of the experts of its layer.
+absl::Status ReadExpertPlace(const JsonObject& object, IndexedTensor& tensor) {
+  ODMOE_ASSIGN_OR_RETURN(const int64_t layer, object.Int("experts_of_layer", 0, kMaxModelLayers - 1));
+  tensor.expert_layer = static_cast<int32_t>(layer);
+  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* parts, object.Array("parts"));
+  if (parts->empty() || parts->size() > 2) return object.Wrong("parts", "one or two names");
+  for (const nlohmann::json& part : *parts) {
+    if (!part.is_string()) return object.Wrong("parts", "an array of strings");
+    ODMOE_ASSIGN_OR_RETURN(const ExpertPart found,
+                           FindExpertPart(object, part.get<std::string>()));
+    tensor.expert_parts.push_back(found);
+  }
+  if (object.Has("expert")) {
+    ODMOE_ASSIGN_OR_RETURN(const int64_t expert,
+                           object.Int("expert", 0, ExpertCatalog::kMaxExperts - 1));
+    tensor.expert = static_cast<int32_t>(expert);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<IndexedTensor> ParseIndexedTensor(const nlohmann::json& json,
@@ -92,7 +56,7 @@ absl::StatusOr<IndexedTensor> ParseIndexedTensor(const nlohmann::json& json,
   ODMOE_ASSIGN_OR_RETURN(tensor.name, object.String("name"));
   ODMOE_ASSIGN_OR_RETURN(tensor.dtype, ReadDType(object));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<int64_t> shape, ReadShape(object));
-  tensor.ne = Reversed(shape);
+  tensor.ne = ReversedShape(shape);
   const auto bytes = GgufTensorBytes(tensor.dtype, tensor.ne);
   if (!bytes.ok()) {
     return absl::DataLossError(
@@ -100,164 +64,93 @@ absl::StatusOr<IndexedTensor> ParseIndexedTensor(const nlohmann::json& json,
   }
   tensor.bytes = *bytes;
   if (object.Has("experts_of_layer")) {
-    ODMOE_ASSIGN_OR_RETURN(const int64_t layer, object.Int("experts_of_layer", 0, kMaxLayer - 1));
-    tensor.expert_layer = static_cast<int32_t>(layer);
-    ODMOE_ASSIGN_OR_RETURN(tensor.expert_part, ReadPart(object, "part"));
+    ODMOE_RETURN_IF_ERROR(ReadExpertPlace(object, tensor));
     return tensor;
   }
   ODMOE_ASSIGN_OR_RETURN(tensor.file, object.String("file"));
   if (!IsPlainName(tensor.file)) return object.Wrong("file", "a file name");
   ODMOE_ASSIGN_OR_RETURN(tensor.offset, object.U64("offset"));
+  if (object.Has("xxh3")) {
+    ODMOE_ASSIGN_OR_RETURN(tensor.xxh3, ReadXxh3(object));
+  }
   return tensor;
 }
 
-// A path that stays where it is put: relative, and without a way up.
-bool StaysInside(absl::string_view path) {
-  if (path.empty() || path[0] == '/' || absl::StrContains(path, '\0')) return false;
-  for (absl::string_view part : absl::StrSplit(path, '/')) {
-    if (part.empty() || part == "." || part == "..") return false;
-  }
-  return true;
-}
-
-// One expert of the registry, before it is put in its layer.
-struct RegistryEntry {
-  ExpertId id;
-  ExpertLayout layout;
-  ExpertFile file;
-  uint64_t xxh3 = 0;
-};
-
-absl::StatusOr<ExpertTensor> ParseExpertTensor(const JsonObject& tensors, ExpertPart part) {
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object,
-                         tensors.Object(std::string(ExpertPartName(part)).c_str()));
-  ExpertTensor tensor;
-  ODMOE_ASSIGN_OR_RETURN(tensor.dtype, ReadDType(object));
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<int64_t> shape, ReadShape(object));
-  if (shape.size() != 2) return object.Wrong("shape", "[rows, columns]");
-  tensor.rows = shape[0];
-  tensor.columns = shape[1];
-  ODMOE_ASSIGN_OR_RETURN(tensor.offset, object.U64("offset"));
-  ODMOE_ASSIGN_OR_RETURN(tensor.bytes, object.U64("bytes"));
-  return tensor;
-}
-
-absl::StatusOr<ExpertLayout> ParseLayout(const JsonObject& entry) {
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject tensors, entry.Object("tensors"));
-  if (tensors.value().size() != std::size(kParts)) {
-    return entry.Wrong("tensors", "w1.weight, w2.weight and w3.weight, no more");
-  }
-  ODMOE_ASSIGN_OR_RETURN(const ExpertTensor w1, ParseExpertTensor(tensors, ExpertPart::kW1));
-  ODMOE_ASSIGN_OR_RETURN(const ExpertTensor w2, ParseExpertTensor(tensors, ExpertPart::kW2));
-  ODMOE_ASSIGN_OR_RETURN(const ExpertTensor w3, ParseExpertTensor(tensors, ExpertPart::kW3));
-  const auto layout = MakeExpertLayout(w1.dtype, w2.dtype, w3.dtype, w1.columns, w1.rows);
-  if (!layout.ok()) {
-    return absl::DataLossError(absl::StrCat(entry.where(), ": ", layout.status().message()));
-  }
-  if (layout->w1 != w1 || layout->w2 != w2 || layout->w3 != w3) {
-    return entry.Wrong("tensors", "three matrices that fit each other, back to back");
-  }
-  return *layout;
-}
-
-absl::StatusOr<RegistryEntry> ParseEntry(const std::string& key, const nlohmann::json& json,
-                                         const std::string& model_directory,
-                                         const std::string& where) {
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object,
-                         JsonObject::From(json, absl::StrCat(where, ": ", key)));
-  RegistryEntry entry;
-  ODMOE_ASSIGN_OR_RETURN(const int64_t layer, object.Int("layer", 0, kMaxLayer - 1));
-  ODMOE_ASSIGN_OR_RETURN(const int64_t expert,
-                         object.Int("expert_id", 0, ExpertCatalog::kMaxExperts - 1));
-  entry.id = {static_cast<int32_t>(layer), static_cast<int32_t>(expert)};
-  if (ExpertName(entry.id) != key) {
-    return absl::DataLossError(absl::StrCat(object.where(), ": layer ", layer, " and expert_id ",
-                                            expert, " belong under ", ExpertName(entry.id)));
-  }
-  ODMOE_ASSIGN_OR_RETURN(entry.layout, ParseLayout(object));
-  ODMOE_ASSIGN_OR_RETURN(const std::string path, object.String("path"));
-  if (!StaysInside(path)) return object.Wrong("path", "a path inside the model directory");
-  entry.file.path = absl::StrCat(model_directory, "/", path);
-  ODMOE_ASSIGN_OR_RETURN(entry.file.file_bytes, object.U64("size"));
-  ODMOE_ASSIGN_OR_RETURN(entry.file.data_offset, object.U64("data_offset"));
-  if (entry.file.data_offset % kExpertDataAlignment != 0 ||
-      entry.file.data_offset > entry.file.file_bytes ||
-      entry.layout.bytes > entry.file.file_bytes - entry.file.data_offset) {
-    return absl::DataLossError(absl::StrCat(
-        object.where(), ": data_offset ", entry.file.data_offset, " and ", entry.layout.bytes,
-        " bytes do not fit a file of ", entry.file.file_bytes, " bytes on a boundary of ",
-        kExpertDataAlignment));
-  }
-  ODMOE_ASSIGN_OR_RETURN(const std::string xxh3, object.String("xxh3"));
-  if (xxh3.size() != 16 || !absl::SimpleHexAtoi(xxh3, &entry.xxh3)) {
-    return object.Wrong("xxh3", "16 hex digits");
-  }
-  return entry;
-}
-
-// Entries sorted by id become layers with experts 0 .. count-1 of one layout each.
-absl::StatusOr<std::vector<LayerExperts>> GatherLayers(const std::vector<RegistryEntry>& entries,
-                                                       const std::string& where) {
-  std::vector<LayerExperts> layers;
-  for (const RegistryEntry& entry : entries) {
-    if (layers.empty() || layers.back().layer != entry.id.layer) {
-      layers.push_back({.layer = entry.id.layer, .layout = entry.layout});
+// Bytes between tensors, in hex. They lie behind one another, inside the file.
+absl::StatusOr<std::vector<GgufPadding>> ReadPadding(const JsonObject& gguf, uint64_t gguf_bytes) {
+  std::vector<GgufPadding> padding;
+  if (!gguf.Has("padding")) return padding;
+  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* array, gguf.Array("padding"));
+  uint64_t end = 0;
+  for (const nlohmann::json& element : *array) {
+    ODMOE_ASSIGN_OR_RETURN(const JsonObject object,
+                           JsonObject::From(element, absl::StrCat(gguf.where(), ": padding")));
+    GgufPadding piece;
+    ODMOE_ASSIGN_OR_RETURN(piece.offset, object.U64("offset"));
+    ODMOE_ASSIGN_OR_RETURN(const std::string hex, object.String("hex"));
+    if (hex.empty() || hex.size() % 2 != 0 ||
+        !std::all_of(hex.begin(), hex.end(),
+                     [](char c) { return absl::ascii_isxdigit(static_cast<unsigned char>(c)); })) {
+      return object.Wrong("hex", "pairs of hex digits");
     }
-    LayerExperts& layer = layers.back();
-    if (entry.id.expert != layer.expert_count) {
-      return absl::DataLossError(absl::StrCat(
-          where, ": ", ExpertName({entry.id.layer, layer.expert_count}), " is missing"));
+    piece.bytes = absl::HexStringToBytes(hex);
+    if (piece.offset < end || piece.offset > gguf_bytes ||
+        piece.bytes.size() > gguf_bytes - piece.offset) {
+      return object.Wrong("offset", "behind the one before and inside the file");
     }
-    if (entry.layout != layer.layout) {
-      return absl::DataLossError(absl::StrCat(where, ": ", ExpertName(entry.id),
-                                              " differs in format or shape from the others of ",
-                                              "its layer"));
-    }
-    ++layer.expert_count;
-    layer.xxh3.push_back(entry.xxh3);
+    end = piece.offset + piece.bytes.size();
+    padding.push_back(std::move(piece));
   }
-  return layers;
+  return padding;
 }
 
-std::string EncodeExpertTensor(ExpertPart part, const ExpertTensor& tensor) {
-  return absl::StrFormat(R"("%s":{"dtype":"%s","shape":[%d,%d],"offset":%d,"bytes":%d})",
-                         ExpertPartName(part), Info(tensor.dtype).name, tensor.rows,
-                         tensor.columns, tensor.offset, tensor.bytes);
+std::string EncodePadding(const std::vector<GgufPadding>& padding) {
+  if (padding.empty()) return "";
+  return absl::StrCat(",\"padding\":[",
+                      absl::StrJoin(padding, ",",
+                                    [](std::string* text, const GgufPadding& piece) {
+                                      absl::StrAppend(text, "{\"offset\":", piece.offset,
+                                                      ",\"hex\":\"",
+                                                      absl::BytesToHexString(piece.bytes), "\"}");
+                                    }),
+                      "]");
+}
+
+// Where a tensor's bytes are, as members of its object.
+std::string EncodePlace(const IndexedTensor& tensor) {
+  if (!tensor.file.empty()) {
+    std::string text =
+        absl::StrCat("\"file\":\"", tensor.file, "\",\"offset\":", tensor.offset);
+    if (tensor.xxh3) absl::StrAppendFormat(&text, ",\"xxh3\":\"%016x\"", *tensor.xxh3);
+    return text;
+  }
+  std::string text =
+      absl::StrCat("\"experts_of_layer\":", tensor.expert_layer, ",\"parts\":[",
+                   absl::StrJoin(tensor.expert_parts, ",",
+                                 [](std::string* out, ExpertPart part) {
+                                   absl::StrAppend(out, "\"", ExpertPartName(part), "\"");
+                                 }),
+                   "]");
+  if (tensor.expert >= 0) absl::StrAppend(&text, ",\"expert\":", tensor.expert);
+  return text;
 }
 
 }  // namespace
 
-absl::string_view ExpertPartName(ExpertPart part) {
-  switch (part) {
-    case ExpertPart::kW1:
-      return "w1.weight";
-    case ExpertPart::kW2:
-      return "w2.weight";
-    case ExpertPart::kW3:
-      return "w3.weight";
-  }
-  return "";
-}
-
 absl::StatusOr<std::string> EncodeModelIndex(const ModelIndex& index) {
   std::string text = absl::StrFormat(
       "{\"format\":\"%s\",\"version\":%d,\"model_digest\":\"%s\",\n"
-      "\"gguf\":{\"version\":%d,\"alignment\":%d,\"bytes\":%d},\n\"metadata\":",
-      kFormatName, kFormatVersion, index.model_digest, index.gguf_version, index.gguf_alignment,
-      index.gguf_bytes);
+      "\"gguf\":{\"version\":%d,\"alignment\":%d,\"bytes\":%d%s},\n\"metadata\":",
+      kModelFormatName, kModelFormatVersion, index.model_digest, index.gguf_version, index.gguf_alignment,
+      index.gguf_bytes, EncodePadding(index.gguf_padding));
   absl::StrAppend(&text, EncodeGgufMetadata(index.metadata), ",\n\"tensors\":[");
   absl::string_view separator = "\n ";
   for (const IndexedTensor& tensor : index.tensors) {
     ODMOE_ASSIGN_OR_RETURN(const std::string name, JsonQuote(tensor.name));
     absl::StrAppend(&text, separator, "{\"name\":", name, ",\"dtype\":\"",
                     Info(tensor.dtype).name, "\",\"shape\":[",
-                    absl::StrJoin(Reversed(tensor.ne), ","), "],");
-    if (tensor.file.empty()) {
-      absl::StrAppend(&text, "\"experts_of_layer\":", tensor.expert_layer, ",\"part\":\"",
-                      ExpertPartName(tensor.expert_part), "\"}");
-    } else {
-      absl::StrAppend(&text, "\"file\":\"", tensor.file, "\",\"offset\":", tensor.offset, "}");
-    }
+                    absl::StrJoin(ReversedShape(tensor.ne), ","), "],");
+    absl::StrAppend(&text, EncodePlace(tensor), "}");
     separator = ",\n ";
   }
   absl::StrAppend(&text, "\n]}\n");
@@ -273,15 +166,16 @@ absl::StatusOr<ModelIndex> ReadModelIndex(FileSystem& fs, const std::string& mod
 absl::StatusOr<ModelIndex> ParseModelIndex(absl::string_view text, const std::string& where) {
   ODMOE_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, where));
   ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(json, where));
-  ODMOE_RETURN_IF_ERROR(CheckVersion(object));
+  ODMOE_RETURN_IF_ERROR(CheckModelVersion(object));
   ModelIndex index;
-  ODMOE_ASSIGN_OR_RETURN(index.model_digest, ReadDigest(object));
+  ODMOE_ASSIGN_OR_RETURN(index.model_digest, ReadModelDigest(object));
   ODMOE_ASSIGN_OR_RETURN(const JsonObject gguf, object.Object("gguf"));
   ODMOE_ASSIGN_OR_RETURN(const int64_t version, gguf.Int("version", 2, 3));
   ODMOE_ASSIGN_OR_RETURN(const int64_t alignment, gguf.Int("alignment", 1, kMaxGgufAlignment));
   index.gguf_version = static_cast<uint32_t>(version);
   index.gguf_alignment = static_cast<uint32_t>(alignment);
   ODMOE_ASSIGN_OR_RETURN(index.gguf_bytes, gguf.U64("bytes"));
+  ODMOE_ASSIGN_OR_RETURN(index.gguf_padding, ReadPadding(gguf, index.gguf_bytes));
   ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* metadata, object.Member("metadata"));
   ODMOE_ASSIGN_OR_RETURN(index.metadata, DecodeGgufMetadata(*metadata, where));
   ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* tensors, object.Array("tensors"));
@@ -297,65 +191,6 @@ absl::StatusOr<ModelIndex> ParseModelIndex(absl::string_view text, const std::st
   return index;
 }
 
-std::string EncodeExpertRegistry(const ExpertCatalog& catalog,
-                                 const std::vector<ExpertFile>& files) {
-  std::string text = absl::StrFormat(
-      "{\"%s\":{\"format\":\"%s\",\"version\":%d,\"model_digest\":\"%s\",\"expert_count\":%d,"
-      "\"total_bytes\":%d}",
-      kRegistryHeaderKey, kFormatName, kFormatVersion, catalog.model_digest(),
-      catalog.expert_count(), catalog.total_bytes());
-  size_t next = 0;
-  for (const LayerExperts& layer : catalog.layers()) {
-    const ExpertLayout& layout = layer.layout;
-    const std::string tensors = absl::StrCat(EncodeExpertTensor(ExpertPart::kW1, layout.w1), ",",
-                                             EncodeExpertTensor(ExpertPart::kW2, layout.w2), ",",
-                                             EncodeExpertTensor(ExpertPart::kW3, layout.w3));
-    for (int32_t expert = 0; expert < layer.expert_count; ++expert, ++next) {
-      const std::string name = ExpertName({layer.layer, expert});
-      absl::StrAppendFormat(
-          &text,
-          ",\n\"%s\":{\"path\":\"%s/%s.safetensors\",\"size\":%d,\"layer\":%d,\"expert_id\":%d,"
-          "\"data_offset\":%d,\"xxh3\":\"%016x\",\"tensors\":{%s}}",
-          name, kExpertsFolder, name, files[next].file_bytes, layer.layer, expert,
-          files[next].data_offset, layer.xxh3[expert], tensors);
-    }
-  }
-  return text + "}\n";
-}
-
-absl::StatusOr<ExpertRegistry> ParseExpertRegistry(absl::string_view text,
-                                                   const std::string& model_directory,
-                                                   const std::string& where) {
-  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, where));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(json, where));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject header, object.Object(kRegistryHeaderKey));
-  ODMOE_RETURN_IF_ERROR(CheckVersion(header));
-  ODMOE_ASSIGN_OR_RETURN(const std::string digest, ReadDigest(header));
-  ODMOE_ASSIGN_OR_RETURN(const int64_t expert_count,
-                         header.Int("expert_count", 1, ExpertCatalog::kMaxExperts));
-  std::vector<RegistryEntry> entries;
-  for (const auto& [key, value] : json.items()) {
-    if (key == kRegistryHeaderKey) continue;
-    ODMOE_ASSIGN_OR_RETURN(RegistryEntry entry, ParseEntry(key, value, model_directory, where));
-    entries.push_back(std::move(entry));
-  }
-  if (static_cast<int64_t>(entries.size()) != expert_count) {
-    return absl::DataLossError(absl::StrCat(where, ": expert_count is ", expert_count, " and ",
-                                            entries.size(), " experts are listed"));
-  }
-  std::sort(entries.begin(), entries.end(),
-            [](const RegistryEntry& a, const RegistryEntry& b) { return a.id < b.id; });
-  ODMOE_ASSIGN_OR_RETURN(std::vector<LayerExperts> layers, GatherLayers(entries, where));
-  ExpertRegistry registry;
-  auto catalog = ExpertCatalog::Create(digest, std::move(layers));
-  if (!catalog.ok()) {
-    return absl::DataLossError(absl::StrCat(where, ": ", catalog.status().message()));
-  }
-  registry.catalog = *std::move(catalog);
-  for (RegistryEntry& entry : entries) registry.files.push_back(std::move(entry.file));
-  return registry;
-}
-
 absl::StatusOr<StoredTensor> StoreAs(const std::string& name, DType dtype,
                                      const std::vector<int64_t>& ne) {
   StoredTensor stored;
@@ -365,23 +200,24 @@ absl::StatusOr<StoredTensor> StoreAs(const std::string& name, DType dtype,
   const DTypeInfo& info = Info(dtype);
   if (!info.safetensors.empty()) {
     tensor.dtype = std::string(info.safetensors);
-    tensor.shape = Reversed(ne);
+    tensor.shape = ReversedShape(ne);
     return stored;
   }
   ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, ne[0]));
   tensor.dtype = "U8";
   tensor.shape = {static_cast<int64_t>(tensor.bytes / row_bytes), static_cast<int64_t>(row_bytes)};
   stored.metadata[name + ".ggml_type"] = std::string(info.name);
-  stored.metadata[name + ".shape"] = absl::StrCat("[", absl::StrJoin(Reversed(ne), ","), "]");
+  stored.metadata[name + ".shape"] = absl::StrCat("[", absl::StrJoin(ReversedShape(ne), ","), "]");
   return stored;
 }
 
 std::string ModelDigest(const std::vector<LayerExperts>& layers) {
   std::string text;
   for (const LayerExperts& layer : layers) {
-    for (const ExpertTensor* tensor : {&layer.layout.w1, &layer.layout.w2, &layer.layout.w3}) {
-      absl::StrAppend(&text, Info(tensor->dtype).name, " ", tensor->rows, " ", tensor->columns,
-                      "\n");
+    for (ExpertPart part : kExpertParts) {
+      if (!layer.layout.has(part)) continue;
+      const ExpertTensor& tensor = layer.layout.part(part);
+      absl::StrAppend(&text, Info(tensor.dtype).name, " ", tensor.rows, " ", tensor.columns, "\n");
     }
     for (size_t expert = 0; expert < layer.xxh3.size(); ++expert) {
       absl::StrAppend(&text, layer.layer, " ", expert, " ", absl::Hex(layer.xxh3[expert]), "\n");

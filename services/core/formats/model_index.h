@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,22 +23,21 @@ inline constexpr char kExpertsFolder[] = "experts";
 inline constexpr char kMetadataFile[] = "base_model/metadata.json";
 inline constexpr char kRegistryFile[] = "experts/registry.json";
 
-// Which of an expert's matrices.
-enum class ExpertPart { kW1, kW2, kW3 };
-// "w1.weight": the tensor's name in an expert's file.
-absl::string_view ExpertPartName(ExpertPart part);
-
 // Where a tensor of the GGUF file went.
 struct IndexedTensor {
   std::string name;          // its GGUF name
   DType dtype = DType::kF32;
   std::vector<int64_t> ne;   // GGUF order
   uint64_t bytes = 0;
-  // A base-model tensor's place; `file` is empty for the stacked experts of a layer.
+  // A base-model tensor's place; `file` is empty for tensors whose bytes are experts'.
   std::string file;          // "attention_layers.safetensors", inside base_model/
   uint64_t offset = 0;       // from the file's first byte
-  int32_t expert_layer = -1; // the layer whose experts it holds, or -1
-  ExpertPart expert_part = ExpertPart::kW1;
+  std::optional<uint64_t> xxh3;  // XXH3-64 of a base-model tensor's bytes, where it was recorded
+  // Else the layer whose experts it holds; which parts of each, back to back (two where gate and up
+  // are fused); and one expert, or -1: all of the layer, in order.
+  int32_t expert_layer = -1;
+  std::vector<ExpertPart> expert_parts;
+  int32_t expert = -1;
 };
 
 // metadata.json: everything needed to put the GGUF file together again, byte for byte.
@@ -46,6 +46,7 @@ struct ModelIndex {
   uint32_t gguf_version = 3;
   uint32_t gguf_alignment = kDefaultGgufAlignment;
   uint64_t gguf_bytes = 0;               // the file's size, so that padding at its end comes back
+  std::vector<GgufPadding> gguf_padding; // by offset; most writers leave zeros, and this empty
   std::string model_digest;
   std::vector<IndexedTensor> tensors;    // all of them, in the file's order
 };

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/formats/file_kind.h"
 #include "services/core/formats/json.h"
 
 namespace odmoe {
@@ -129,7 +130,8 @@ absl::StatusOr<std::string> ReadHeader(const RandomAccessFile& file) {
   uint64_t length = 0;
   if (file.size() < kLengthBytes + 2) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": not a safetensors file: it has ", file.size(), " bytes"));
+        absl::StrCat(path, ": not a safetensors file: it has ", file.size(), " bytes",
+                     LooksLike(file)));
   }
   ODMOE_RETURN_IF_ERROR(
       file.ReadAt(0, absl::MakeSpan(reinterpret_cast<std::byte*>(&length), sizeof(length))));
@@ -140,7 +142,7 @@ absl::StatusOr<std::string> ReadHeader(const RandomAccessFile& file) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": not a safetensors file: at offset 0: a header length of ", length, ", at most ",
         kMaxSafetensorsHeaderBytes, " allowed; at offset 8: byte ", int{uint8_t(first)},
-        ", expected '{'"));
+        ", expected '{'", LooksLike(file)));
   }
   if (length > file.size() - kLengthBytes) {
     return absl::DataLossError(absl::StrCat(path, ": at offset 0: a header of ", length,

@@ -1,6 +1,5 @@
 #include "services/core/tensor/dtype.h"
 
-#include <array>
 #include <limits>
 #include <string>
 #include <vector>
@@ -14,31 +13,57 @@ namespace odmoe {
 namespace {
 
 constexpr DTypeInfo kFormats[] = {
-    {DType::kF32, "f32", 1, 4, "F32"},      {DType::kF16, "f16", 1, 2, "F16"},
-    {DType::kQ4_0, "q4_0", 32, 18, ""},     {DType::kQ4_1, "q4_1", 32, 20, ""},
-    {DType::kQ5_0, "q5_0", 32, 22, ""},     {DType::kQ5_1, "q5_1", 32, 24, ""},
-    {DType::kQ8_0, "q8_0", 32, 34, ""},     {DType::kQ2_K, "q2_K", 256, 84, ""},
-    {DType::kQ3_K, "q3_K", 256, 110, ""},   {DType::kQ4_K, "q4_K", 256, 144, ""},
-    {DType::kQ5_K, "q5_K", 256, 176, ""},   {DType::kQ6_K, "q6_K", 256, 210, ""},
-    {DType::kIQ4_NL, "iq4_nl", 32, 18, ""}, {DType::kI8, "i8", 1, 1, "I8"},
-    {DType::kI16, "i16", 1, 2, "I16"},      {DType::kI32, "i32", 1, 4, "I32"},
-    {DType::kI64, "i64", 1, 8, "I64"},      {DType::kF64, "f64", 1, 8, "F64"},
-    {DType::kBF16, "bf16", 1, 2, "BF16"},   {DType::kTQ1_0, "tq1_0", 256, 54, ""},
-    {DType::kTQ2_0, "tq2_0", 256, 66, ""},  {DType::kMXFP4, "mxfp4", 32, 17, ""},
+    {DType::kF32, "f32", 1, 4, "F32"},        {DType::kF16, "f16", 1, 2, "F16"},
+    {DType::kQ4_0, "q4_0", 32, 18, ""},       {DType::kQ4_1, "q4_1", 32, 20, ""},
+    {DType::kQ5_0, "q5_0", 32, 22, ""},       {DType::kQ5_1, "q5_1", 32, 24, ""},
+    {DType::kQ8_0, "q8_0", 32, 34, ""},       {DType::kQ8_1, "q8_1", 32, 36, ""},
+    {DType::kQ2_K, "q2_K", 256, 84, ""},      {DType::kQ3_K, "q3_K", 256, 110, ""},
+    {DType::kQ4_K, "q4_K", 256, 144, ""},     {DType::kQ5_K, "q5_K", 256, 176, ""},
+    {DType::kQ6_K, "q6_K", 256, 210, ""},     {DType::kQ8_K, "q8_K", 256, 292, ""},
+    {DType::kIQ2_XXS, "iq2_xxs", 256, 66, ""}, {DType::kIQ2_XS, "iq2_xs", 256, 74, ""},
+    {DType::kIQ3_XXS, "iq3_xxs", 256, 98, ""}, {DType::kIQ1_S, "iq1_s", 256, 50, ""},
+    {DType::kIQ4_NL, "iq4_nl", 32, 18, ""},   {DType::kIQ3_S, "iq3_s", 256, 110, ""},
+    {DType::kIQ2_S, "iq2_s", 256, 82, ""},    {DType::kIQ4_XS, "iq4_xs", 256, 136, ""},
+    {DType::kI8, "i8", 1, 1, "I8"},           {DType::kI16, "i16", 1, 2, "I16"},
+    {DType::kI32, "i32", 1, 4, "I32"},        {DType::kI64, "i64", 1, 8, "I64"},
+    {DType::kF64, "f64", 1, 8, "F64"},        {DType::kIQ1_M, "iq1_m", 256, 56, ""},
+    {DType::kBF16, "bf16", 1, 2, "BF16"},     {DType::kTQ1_0, "tq1_0", 256, 54, ""},
+    {DType::kTQ2_0, "tq2_0", 256, 66, ""},    {DType::kMXFP4, "mxfp4", 32, 17, ""},
+    {DType::kNVFP4, "nvfp4", 64, 36, ""},     {DType::kQ1_0, "q1_0", 128, 18, ""},
+    {DType::kQ2_0, "q2_0", 64, 18, ""},
 };
 
-bool WasRemoved(uint32_t id) {
-  return id == 4 || id == 5 || (id >= 31 && id <= 33) || (id >= 36 && id <= 38);
-}
+struct RemovedFormat {
+  uint32_t id;
+  absl::string_view name;
+  absl::string_view advice;
+};
+
+constexpr RemovedFormat kRemoved[] = {
+    {4, "q4_2", ""},
+    {5, "q4_3", ""},
+    {31, "q4_0_4_4", "; q4_0 has the same values"},
+    {32, "q4_0_4_8", "; q4_0 has the same values"},
+    {33, "q4_0_8_8", "; q4_0 has the same values"},
+    {36, "iq4_nl_4_4", "; iq4_nl has the same values (BitNet's own builds write i2_s under this id)"},
+    {37, "iq4_nl_4_8", "; iq4_nl has the same values"},
+    {38, "iq4_nl_8_8", "; iq4_nl has the same values"},
+};
 
 }  // namespace
+
+absl::Span<const DTypeInfo> AllDTypes() { return kFormats; }
 
 absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id) {
   for (const DTypeInfo& info : kFormats) {
     if (static_cast<uint32_t>(info.dtype) == ggml_type_id) return info;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "ggml type ", ggml_type_id, WasRemoved(ggml_type_id) ? " was removed from ggml" : " is unknown"));
+  for (const RemovedFormat& removed : kRemoved) {
+    if (removed.id != ggml_type_id) continue;
+    return absl::InvalidArgumentError(absl::StrCat("ggml type ", ggml_type_id, " (", removed.name,
+                                                   ") was removed from ggml", removed.advice));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("ggml type ", ggml_type_id, " is unknown"));
 }
 
 absl::StatusOr<DTypeInfo> FindDType(absl::string_view name) {

@@ -5,15 +5,18 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace odmoe {
 
 // Values are ggml's type ids. A weight is a matrix of rows, each a whole number of blocks.
 enum class DType : uint32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8,
-  kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20,
-  kI8 = 24, kI16 = 25, kI32 = 26, kI64 = 27, kF64 = 28, kBF16 = 30,
-  kTQ1_0 = 34, kTQ2_0 = 35, kMXFP4 = 39,
+  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ8_1 = 9,
+  kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14, kQ8_K = 15,
+  kIQ2_XXS = 16, kIQ2_XS = 17, kIQ3_XXS = 18, kIQ1_S = 19, kIQ4_NL = 20, kIQ3_S = 21,
+  kIQ2_S = 22, kIQ4_XS = 23, kI8 = 24, kI16 = 25, kI32 = 26, kI64 = 27, kF64 = 28,
+  kIQ1_M = 29, kBF16 = 30, kTQ1_0 = 34, kTQ2_0 = 35, kMXFP4 = 39, kNVFP4 = 40, kQ1_0 = 41,
+  kQ2_0 = 42,
 };
 
 // How a format lies in memory.
@@ -25,7 +28,10 @@ struct DTypeInfo {
   absl::string_view safetensors; // native safetensors dtype, or "" (then stored as U8 rows)
 };
 
-// INVALID_ARGUMENT: an id that is unknown or was removed from ggml.
+// Every format, by ascending id.
+absl::Span<const DTypeInfo> AllDTypes();
+
+// INVALID_ARGUMENT: an id that is unknown or was removed from ggml; the message names what it was.
 absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id);
 // By name, in any case. INVALID_ARGUMENT lists the names known.
 absl::StatusOr<DTypeInfo> FindDType(absl::string_view name);

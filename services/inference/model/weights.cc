@@ -129,6 +129,10 @@ absl::StatusOr<const LayerExperts*> FindExperts(const ModelConfig& c, const Expe
                      ", expected ", c.routing.experts));
   }
   const ExpertLayout& layout = experts->layout;
+  if (layout.has_biases()) {
+    return absl::UnimplementedError(
+        absl::StrCat("layer ", layer, ": experts with biases are not computed"));
+  }
   ODMOE_RETURN_IF_ERROR(CheckExpertMatrix(layout.w1, "w1", layer, c.expert_ffn, c.dim));
   ODMOE_RETURN_IF_ERROR(CheckExpertMatrix(layout.w2, "w2", layer, c.dim, c.expert_ffn));
   ODMOE_RETURN_IF_ERROR(CheckExpertMatrix(layout.w3, "w3", layer, c.expert_ffn, c.dim));

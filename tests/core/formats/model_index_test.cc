@@ -115,7 +115,7 @@ ModelIndex SmallIndex() {
                     .dtype = DType::kQ8_0,
                     .ne = {64, 32, 2},
                     .expert_layer = 1,
-                    .expert_part = ExpertPart::kW3},
+                    .expert_parts = {ExpertPart::kW3}},
                    {.name = "output.weight",
                     .dtype = DType::kF16,
                     .ne = {64, 3},
@@ -135,7 +135,7 @@ TEST(ModelIndexTest, ComesBackAsItWasInTheFilesOrder) {
   EXPECT_EQ(index->gguf_bytes, 12345u);
   ASSERT_EQ(index->tensors.size(), 2u);
   EXPECT_EQ(index->tensors[0].name, "blk.1.ffn_up_exps.weight");
-  EXPECT_EQ(index->tensors[0].expert_part, ExpertPart::kW3);
+  EXPECT_THAT(index->tensors[0].expert_parts, ElementsAre(ExpertPart::kW3));
   EXPECT_THAT(index->tensors[0].ne, ElementsAre(64, 32, 2));
   EXPECT_EQ(index->tensors[1].file, "lm_head.safetensors");
   EXPECT_EQ(index->tensors[1].offset, 4096u);

@@ -17,10 +17,21 @@ TEST(DTypeTest, KnowsGgmlsIdsAndBlocks) {
     const char* name;
     uint32_t elements, bytes;
   };
-  for (const Row& row : {Row{0, "f32", 1, 4}, Row{1, "f16", 1, 2}, Row{2, "q4_0", 32, 18},
-                         Row{8, "q8_0", 32, 34}, Row{12, "q4_K", 256, 144},
-                         Row{14, "q6_K", 256, 210}, Row{30, "bf16", 1, 2},
-                         Row{35, "tq2_0", 256, 66}, Row{39, "mxfp4", 32, 17}}) {
+  const Row rows[] = {
+      {0, "f32", 1, 4},          {1, "f16", 1, 2},         {2, "q4_0", 32, 18},
+      {3, "q4_1", 32, 20},       {6, "q5_0", 32, 22},      {7, "q5_1", 32, 24},
+      {8, "q8_0", 32, 34},       {9, "q8_1", 32, 36},      {10, "q2_K", 256, 84},
+      {11, "q3_K", 256, 110},    {12, "q4_K", 256, 144},   {13, "q5_K", 256, 176},
+      {14, "q6_K", 256, 210},    {15, "q8_K", 256, 292},   {16, "iq2_xxs", 256, 66},
+      {17, "iq2_xs", 256, 74},   {18, "iq3_xxs", 256, 98}, {19, "iq1_s", 256, 50},
+      {20, "iq4_nl", 32, 18},    {21, "iq3_s", 256, 110},  {22, "iq2_s", 256, 82},
+      {23, "iq4_xs", 256, 136},  {24, "i8", 1, 1},         {25, "i16", 1, 2},
+      {26, "i32", 1, 4},         {27, "i64", 1, 8},        {28, "f64", 1, 8},
+      {29, "iq1_m", 256, 56},    {30, "bf16", 1, 2},       {34, "tq1_0", 256, 54},
+      {35, "tq2_0", 256, 66},    {39, "mxfp4", 32, 17},    {40, "nvfp4", 64, 36},
+      {41, "q1_0", 128, 18},     {42, "q2_0", 64, 18}};
+  EXPECT_EQ(AllDTypes().size(), std::size(rows));
+  for (const Row& row : rows) {
     const auto info = FindDType(row.id);
     ASSERT_TRUE(info.ok()) << info.status();
     EXPECT_EQ(info->name, row.name);
@@ -31,8 +42,12 @@ TEST(DTypeTest, KnowsGgmlsIdsAndBlocks) {
 }
 
 TEST(DTypeTest, RefusesRemovedAndUnknownIds) {
-  for (uint32_t id : {4u, 5u, 31u, 32u, 33u, 36u, 37u, 38u}) {
-    EXPECT_THAT(std::string(FindDType(id).status().message()), HasSubstr("removed")) << id;
+  for (const auto& [id, name] : {std::pair{4u, "q4_2"}, std::pair{5u, "q4_3"},
+                                 std::pair{31u, "q4_0_4_4"}, std::pair{32u, "q4_0_4_8"},
+                                 std::pair{33u, "q4_0_8_8"}, std::pair{36u, "iq4_nl_4_4"},
+                                 std::pair{37u, "iq4_nl_4_8"}, std::pair{38u, "iq4_nl_8_8"}}) {
+    EXPECT_THAT(std::string(FindDType(id).status().message()),
+                HasSubstr(std::string("(") + name + ") was removed from ggml"));
   }
   for (uint32_t id : {99u, 0xffffffffu}) {
     EXPECT_THAT(std::string(FindDType(id).status().message()), HasSubstr("unknown")) << id;

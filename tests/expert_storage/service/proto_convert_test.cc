@@ -29,6 +29,17 @@ TEST(ProtoConvertTest, ALayerComesBackAsItWas) {
   EXPECT_EQ(back->xxh3, layer.xxh3);
 }
 
+TEST(ProtoConvertTest, BiasesComeBackAsTheyWere) {
+  LayerExperts layer = Layer();
+  layer.layout = MakeExpertLayout(DType::kMXFP4, DType::kMXFP4, DType::kMXFP4, 64, 96,
+                                  {.w1 = DType::kF32, .w2 = DType::kBF16, .w3 = DType::kF32})
+                     .value();
+  const auto back = client::FromProto(ToProto(layer));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->layout, layer.layout);
+  EXPECT_EQ(back->layout.w2_bias.columns, 64);
+}
+
 TEST(ProtoConvertTest, AClientRefusesALayoutThatIsNone) {
   const v1::LayerExperts good = ToProto(Layer());
   const std::vector<std::function<void(v1::LayerExperts&)>> damages = {
@@ -41,6 +52,8 @@ TEST(ProtoConvertTest, AClientRefusesALayoutThatIsNone) {
       [](auto& l) { l.mutable_w3()->set_size_bytes(1); },
       [](auto& l) { l.set_expert_bytes(1); },
       [](auto& l) { l.clear_w3(); },
+      [](auto& l) { l.mutable_w1_bias()->set_dtype(0); },
+      [](auto& l) { l.mutable_w3_bias()->set_dtype(36); },
   };
   for (size_t i = 0; i < damages.size(); ++i) {
     v1::LayerExperts layer = good;
