@@ -50,7 +50,8 @@ bool IsIgnored(absl::string_view name, bool multimodal) {
   return false;
 }
 
-// A text_config's members, in place of those of the same name.
+// A text_config's members, in place of those of the same name; but the model is called what the whole
+// is, whose part they describe.
 void LiftTextConfig(nlohmann::json& config) {
   const auto text = config.find("text_config");
   if (text == config.end() || !text->is_object()) return;
@@ -58,6 +59,7 @@ void LiftTextConfig(nlohmann::json& config) {
   if (members.contains("architectures") && members["architectures"].is_null()) {
     members.erase("architectures");
   }
+  members.erase("_name_or_path");
   config.update(members);
 }
 
@@ -169,6 +171,11 @@ absl::Status Checkpoint::CheckIndex() const {
     }
   }
   return absl::OkStatus();
+}
+
+std::string Checkpoint::name_or_path() const {
+  const auto name = config_->find("_name_or_path");
+  return name != config_->end() && name->is_string() ? name->get<std::string>() : std::string();
 }
 
 const CheckpointTensor* Checkpoint::Find(absl::string_view name) const {

@@ -44,6 +44,8 @@ class Checkpoint {
   FileSystem& file_system() const { return fs_; }
   // config.json, a text_config's members lifted to the top.
   const nlohmann::json& config() const { return *config_; }
+  // config.json's own `_name_or_path`; empty where there is none.
+  std::string name_or_path() const;
   // The language model's: what multimodal checkpoints hold besides is left out. By file, and within one
   // by name as stored.
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }

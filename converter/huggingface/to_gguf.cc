@@ -28,7 +28,10 @@ absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOp
                            GgufMetadata& metadata) {
   const Architecture& architecture = *plan.architecture;
   metadata.Set("general.architecture", GgufValue::String(std::string(architecture.name())));
-  ODMOE_RETURN_IF_ERROR(AddGeneralKeys(*plan.checkpoint, plan.header.tensors, metadata));
+  metadata.Set("general.type", GgufValue::String("model"));
+  const Checkpoint& checkpoint = *plan.checkpoint;
+  ODMOE_RETURN_IF_ERROR(AddGeneralKeys(checkpoint.file_system(), checkpoint.folder(),
+                                       checkpoint.name_or_path(), plan.header.tensors, metadata));
   architecture.AddKeys(GgufFileType(outtype), metadata);
   metadata.Set("general.quantization_version", GgufValue::U32(kQuantizationVersion));
   return AddTokenizerKeys(*plan.checkpoint,

@@ -30,7 +30,8 @@ const OutTypeRow& RowOf(OutType outtype) {
 
 bool StaysF32(absl::string_view name, const std::vector<int64_t>& ne) {
   return ne.size() <= 1 || !absl::EndsWith(name, ".weight") ||
-         absl::EndsWith(name, "_norm.weight") || absl::EndsWith(name, ".ffn_gate_inp.weight");
+         absl::EndsWith(name, "_norm.weight") || absl::EndsWith(name, ".ffn_gate_inp.weight") ||
+         absl::EndsWith(name, ".ffn_gate_inp_shexp.weight");
 }
 
 }  // namespace

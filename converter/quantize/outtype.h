@@ -21,7 +21,7 @@ absl::StatusOr<OutType> ParseOutType(absl::string_view text);
 uint32_t GgufFileType(OutType outtype);
 
 // The format of a tensor by its GGUF name and shape: what is small and sensitive (one dimension,
-// norms, the router, anything that is not a weight) stays F32, and a row that is not whole q8_0
+// norms, the routers, anything that is not a weight) stays F32, and a row that is not whole q8_0
 // blocks becomes F16. Requires an outtype other than kAuto.
 DType TensorFormat(OutType outtype, absl::string_view name, const std::vector<int64_t>& ne);
 

@@ -193,7 +193,7 @@ GgufHeader MakeHeader(const ToyOptions& options) {
   metadata.Set("general.architecture", GgufValue::String(kDeepSeekArchitecture));
   metadata.Set("general.type", GgufValue::String("model"));
   metadata.Set("general.name", GgufValue::String("Toy"));
-  metadata.Set("general.size_label", GgufValue::String(SizeLabel(header.tensors)));
+  metadata.Set("general.size_label", GgufValue::String(SizeLabel(CountParameters(header.tensors))));
   AddDeepSeekKeys(config, GgufFileType(options.outtype), metadata);
   metadata.Set("general.quantization_version", GgufValue::U32(2));
   metadata.Set("tokenizer.ggml.model", GgufValue::String("gpt2"));

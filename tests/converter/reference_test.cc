@@ -1,0 +1,102 @@
+// Every architecture in every format, against what the reference converter makes of the same checkpoint:
+// key for key and tensor for tensor, by type, shape, order and the hash of its bytes.
+#include <xxhash.h>
+
+#include <gtest/gtest.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "converter/convert.h"
+#include "services/core/formats/gguf_reader.h"
+#include "tests/support/made_checkpoint.h"
+
+namespace odmoe {
+namespace {
+
+constexpr const char* kOutTypes[] = {"f32", "f16", "bf16", "q8_0", "auto"};
+constexpr const char* kCheckpoints[] = {
+    "deepseek2", "deepseek2_lite", "deepseek3", "kimi_k2",  "mixtral", "qwen2moe", "qwen3moe",
+    "qwen3moe_fused", "olmoe",     "llama2",    "llama3", "mistral", "qwen2", "qwen3"};
+
+std::unique_ptr<GgufReader> Convert(const std::string& checkpoint, const std::string& destination,
+                                    const std::string& outtype) {
+  const auto plan = PlanConversion(
+      {.source = checkpoint, .destination = destination, .outtype = outtype});
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  if (!plan.ok()) return nullptr;
+  EXPECT_EQ(RunConversion(*plan, nullptr, nullptr), absl::OkStatus());
+  return GgufReader::Open(*PosixFileSystem().OpenForRead(destination)).value();
+}
+
+// [name, type, value], as the fixtures have a key.
+nlohmann::json KeyRow(const std::string& name, const GgufValue& value) {
+  if (value.is_array) {
+    return {name, absl::StrCat(GgufTypeName(value.type), "s"),
+            std::get<std::vector<std::string>>(value.array)};
+  }
+  nlohmann::json row = {name, std::string(GgufTypeName(value.type))};
+  if (value.type == GgufType::kBool) {
+    row.push_back(std::get<uint64_t>(value.scalar) != 0);
+  } else {
+    std::visit([&](const auto& scalar) { row.push_back(scalar); }, value.scalar);
+  }
+  return row;
+}
+
+void ExpectReferenceKeys(const GgufReader& reader, const nlohmann::json& fixture,
+                         const std::string& outtype) {
+  std::vector<nlohmann::json> got;
+  for (const auto& [name, value] : reader.metadata().entries()) {
+    // The tokenizer's are compared where the tokenizers are.
+    if (!absl::StartsWith(name, "tokenizer.")) got.push_back(KeyRow(name, value));
+  }
+  const nlohmann::json& expected = fixture["keys"];
+  for (size_t i = 0; i < std::max(got.size(), expected.size()); ++i) {
+    const nlohmann::json ours = i < got.size() ? got[i] : nlohmann::json();
+    nlohmann::json row = i < expected.size() ? expected[i] : nlohmann::json();
+    if (!row.is_null() && row[0] == "general.file_type") row[2] = fixture["file_type"][outtype];
+    EXPECT_EQ(ours, row);
+  }
+}
+
+std::string HashOf(const GgufReader& reader, const GgufTensor& tensor) {
+  std::vector<std::byte> data(tensor.bytes);
+  EXPECT_EQ(reader.ReadTensor(tensor, 0, absl::MakeSpan(data)), absl::OkStatus());
+  return absl::StrFormat("%016x", XXH3_64bits(data.data(), data.size()));
+}
+
+void ExpectReferenceTensors(const GgufReader& reader, const nlohmann::json& fixture,
+                            const std::string& outtype) {
+  const nlohmann::json& expected = fixture["gguf_tensors"];
+  ASSERT_EQ(reader.tensors().size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const GgufTensor& tensor = reader.tensors()[i];
+    const nlohmann::json& as = expected[i][2][outtype];
+    EXPECT_EQ(tensor.name, expected[i][0]);
+    EXPECT_EQ(nlohmann::json(tensor.ne), expected[i][1]) << tensor.name;
+    EXPECT_EQ(Info(tensor.dtype).name, as[0].get<std::string>()) << tensor.name;
+    EXPECT_EQ(HashOf(reader, tensor), as[1]) << tensor.name;
+  }
+}
+
+class ReferenceTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(ReferenceTest, GivesTheReferenceConvertersFile) {
+  const MadeCheckpoint made(GetParam());
+  TemporaryDirectory folder;
+  const std::string checkpoint = made.Write(folder);
+  for (const char* outtype : kOutTypes) {
+    SCOPED_TRACE(outtype);
+    const auto reader = Convert(checkpoint, folder / "out.gguf", outtype);
+    ASSERT_NE(reader, nullptr);
+    ExpectReferenceKeys(*reader, made.fixture(), outtype);
+    ExpectReferenceTensors(*reader, made.fixture(), outtype);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, ReferenceTest, testing::ValuesIn(kCheckpoints),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace odmoe

@@ -1,0 +1,45 @@
+// Tiny checkpoints of every architecture, made from a list of tensors: tests/data/checkpoints.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/temporary_directory.h"
+
+namespace odmoe {
+
+// A weight of the checkpoint; its values follow from its name, see MadeTensorData.
+struct MadeTensor {
+  std::string name;
+  std::string dtype;  // as safetensors calls it
+  std::vector<int64_t> shape;
+  nlohmann::json values;  // "wide": out of f16's range; an array: these; null: made
+};
+
+// What one file of tests/data/checkpoints holds, and its checkpoint.
+class MadeCheckpoint {
+ public:
+  // By its name there, "mixtral". The test fails where there is none.
+  explicit MadeCheckpoint(const std::string& name);
+
+  nlohmann::json config;            // config.json
+  std::vector<MadeTensor> tensors;
+  const nlohmann::json& fixture() const { return fixture_; }
+
+  // Null: no such tensor.
+  MadeTensor* Find(const std::string& name);
+  // Writes it below `parent`, in a folder of the model's name, which is returned. Files by the names
+  // given, all of the tensors in one file.
+  std::string Write(const TemporaryDirectory& parent,
+                    const std::string& weights = "model.safetensors") const;
+
+ private:
+  nlohmann::json fixture_;
+};
+
+// The bytes of a made weight: the same on every machine.
+std::string MadeTensorData(const MadeTensor& tensor);
+
+}  // namespace odmoe
