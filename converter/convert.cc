@@ -1,11 +1,20 @@
 #include "converter/convert.h"
 
-#include <filesystem>
+#include <algorithm>
+#include <limits>
+#include <optional>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "converter/huggingface/gguf_output.h"
 #include "converter/huggingface/to_gguf.h"
+#include "converter/output/write_output.h"
 #include "converter/progress.h"
 #include "converter/split/split.h"
 #include "services/core/base/status_macros.h"
@@ -30,15 +39,21 @@ std::string Trimmed(std::string path) {
   return path;
 }
 
-// Where the GGUF file between two steps lies: beside the destination, on the same file system.
-std::string IntermediatePath(const ConvertOptions& options) {
-  return absl::StrCat(Trimmed(options.destination), ".partial.gguf");
-}
+// A conversion laid out, and what its output refers to. Does not move: its parts point at each other.
+struct Conversion {
+  std::string step;
+  std::string architecture;
+  std::optional<GgufPlan> gguf;        // from Hugging Face
+  std::unique_ptr<GgufModel> model;  // the GGUF file, there or planned
+  std::optional<SplitPlan> split;      // to a model directory
+  OutputPlan output;
+  uint64_t data_bytes = 0;
+  uint64_t disk_bytes = 0;
+};
 
-ToGgufOptions ToGguf(const ConvertOptions& options, OutType outtype) {
-  return {.folder = Trimmed(options.source),
-          .outtype = outtype,
-          .pre_tokenizer = options.pre_tokenizer};
+// What decides the output beside the source and the layout.
+std::string OptionsText(const ConvertOptions& options) {
+  return absl::StrCat(options.outtype, "\n", options.pre_tokenizer, "\n", options.split_max_bytes);
 }
 
 // What kind of model `source` is, found out by looking.
@@ -55,124 +70,145 @@ absl::StatusOr<SourceFormat> FindSourceFormat(FileSystem& fs, const std::string&
   return SourceFormat::kGguf;
 }
 
-absl::Status CheckDisk(FileSystem& fs, const ConvertPlan& plan) {
+// Lays out a model directory from the GGUF file that the conversion has open.
+absl::Status PrepareDirectory(const ConvertOptions& options, absl::string_view decisions,
+                              absl::Span<const RandomAccessFile* const> sources,
+                              Conversion& conversion) {
+  ODMOE_ASSIGN_OR_RETURN(conversion.split, PlanSplit(*conversion.model));
+  ODMOE_ASSIGN_OR_RETURN(conversion.output, PlanModelDirectory(*conversion.model, *conversion.split,
+                                                               Trimmed(options.destination)));
+  conversion.disk_bytes = conversion.split->disk_bytes;
+  return SetFingerprint(conversion.output, decisions, sources);
+}
+
+absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& fs,
+                                    Conversion& conversion) {
+  ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
+  ODMOE_ASSIGN_OR_RETURN(conversion.gguf, PlanGguf(fs, {.folder = Trimmed(options.source),
+                                                        .outtype = outtype,
+                                                        .pre_tokenizer = options.pre_tokenizer}));
+  conversion.step = kConvertStep;
+  conversion.architecture = std::string(conversion.gguf->architecture->name());
+  // Some of config.json decides weights and leaves no other trace in the header.
+  const std::string decisions =
+      absl::StrCat(OptionsText(options), "\n", conversion.gguf->checkpoint->config().dump());
+  if (IsGgufPath(options.destination)) {
+    ODMOE_ASSIGN_OR_RETURN(conversion.output,
+                           PlanGgufOutput(*conversion.gguf, options.destination,
+                                          options.split_max_bytes, decisions));
+    for (const OutputFile& file : conversion.output.files) conversion.disk_bytes += file.bytes;
+    return absl::OkStatus();
+  }
+  // Split as the GGUF file would be, without writing that: both ways give the same bytes.
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> planned,
+                         OpenPlannedGguf(*conversion.gguf, options.source));
+  ODMOE_ASSIGN_OR_RETURN(conversion.model, GgufModel::Open(fs, std::move(planned)));
+  return PrepareDirectory(options, decisions, WeightFiles(*conversion.gguf->checkpoint), conversion);
+}
+
+absl::Status PrepareFromGguf(const ConvertOptions& options, FileSystem& fs,
+                             Conversion& conversion) {
+  if (IsGgufPath(options.destination)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "nothing to do from one GGUF file to another: ", options.source, " to ",
+        options.destination));
+  }
+  ODMOE_ASSIGN_OR_RETURN(conversion.model, GgufModel::Open(fs, options.source));
+  conversion.step = kSplitStep;
+  ODMOE_RETURN_IF_ERROR(PrepareDirectory(options, OptionsText(options),
+                                         ModelFiles(*conversion.model), conversion));
+  conversion.architecture = conversion.split->architecture;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Conversion>> Prepare(const ConvertOptions& options) {
+  FileSystem& fs = FileSystemOf(options);
+  if (options.source.empty() || options.destination.empty()) {
+    return absl::InvalidArgumentError("a conversion needs a source and a destination");
+  }
+  if (options.split_max_bytes > 0 && !IsGgufPath(options.destination)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a split size is for GGUF files, and ", options.destination, " does not end in .gguf"));
+  }
+  ODMOE_RETURN_IF_ERROR(ParseOutType(options.outtype).status());
+  auto conversion = std::make_unique<Conversion>();
+  ODMOE_ASSIGN_OR_RETURN(const SourceFormat format, FindSourceFormat(fs, options.source));
+  ODMOE_RETURN_IF_ERROR(format == SourceFormat::kHuggingFace
+                            ? PrepareFromHuggingFace(options, fs, *conversion)
+                            : PrepareFromGguf(options, fs, *conversion));
+  conversion->data_bytes = conversion->output.data_bytes();
+  return conversion;
+}
+
+// What an earlier run has written need not fit once more.
+absl::Status CheckDisk(FileSystem& fs, const ConvertPlan& plan, uint64_t written_bytes) {
   ODMOE_ASSIGN_OR_RETURN(const uint64_t free_bytes, fs.FreeBytes(plan.options.destination));
-  if (plan.disk_bytes <= free_bytes) return absl::OkStatus();
+  const uint64_t needed = plan.disk_bytes - std::min(plan.disk_bytes, written_bytes);
+  if (needed <= free_bytes) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("too little disk space for ", plan.options.destination, ": ",
-                   FormatBytes(plan.disk_bytes), " (", plan.disk_bytes, " bytes) needed, ",
-                   FormatBytes(free_bytes), " (", free_bytes, " bytes) free"));
-}
-
-void AddStep(ConvertPlan& plan, const char* name, uint64_t bytes) {
-  plan.steps.push_back(name);
-  plan.step_bytes.push_back(bytes);
-}
-
-// The model directory of a GGUF file that is still to be written takes its data, and pages and
-// JSON for the experts; only the checkpoint's tensors are known, and they tell both.
-uint64_t DirectoryBytes(const GgufPlan& gguf) {
-  uint64_t bytes = gguf.data_bytes + 4 * (gguf.file_bytes - gguf.data_bytes) + kMiB;
-  for (const GgufTensor& tensor : gguf.header.tensors) {
-    if (absl::StrContains(tensor.name, ".ffn_gate_exps.")) {
-      constexpr uint64_t kBytesPerExpert = 3 * kExpertDataAlignment;
-      bytes += static_cast<uint64_t>(tensor.ne.back()) * kBytesPerExpert;
-    }
-  }
-  return bytes;
-}
-
-absl::Status PlanFromHuggingFace(ConvertPlan& plan, FileSystem& fs, OutType outtype) {
-  ODMOE_ASSIGN_OR_RETURN(const GgufPlan gguf, PlanGguf(fs, ToGguf(plan.options, outtype)));
-  plan.architecture = std::string(gguf.architecture->name());
-  AddStep(plan, kConvertStep, gguf.data_bytes);
-  plan.disk_bytes = gguf.file_bytes;
-  if (!IsGgufPath(plan.options.destination)) {
-    AddStep(plan, kSplitStep, gguf.data_bytes);
-    plan.disk_bytes += DirectoryBytes(gguf);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PlanFromGguf(ConvertPlan& plan, FileSystem& fs) {
-  if (IsGgufPath(plan.options.destination)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "nothing to do from one GGUF file to another: ", plan.options.source, " to ",
-        plan.options.destination));
-  }
-  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model,
-                         GgufModel::Open(fs, plan.options.source));
-  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*model));
-  plan.architecture = split.architecture;
-  AddStep(plan, kSplitStep, split.data_bytes);
-  plan.disk_bytes = split.disk_bytes;
-  return absl::OkStatus();
-}
-
-// The folder a GGUF destination goes into.
-absl::Status CreateParent(FileSystem& fs, const std::string& path) {
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return parent.empty() ? absl::OkStatus() : fs.CreateDirectories(parent);
-}
-
-absl::Status RunConvert(const ConvertOptions& options, const std::string& path,
-                        StepProgress& progress) {
-  FileSystem& fs = FileSystemOf(options);
-  ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
-  ODMOE_ASSIGN_OR_RETURN(const GgufPlan gguf, PlanGguf(fs, ToGguf(options, outtype)));
-  ODMOE_RETURN_IF_ERROR(CreateParent(fs, path));
-  return WriteGguf(gguf, path, fs, progress);
-}
-
-absl::Status RunSplit(const ConvertOptions& options, const std::string& gguf,
-                      StepProgress& progress) {
-  FileSystem& fs = FileSystemOf(options);
-  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<GgufModel> model, GgufModel::Open(fs, gguf));
-  ODMOE_ASSIGN_OR_RETURN(const SplitPlan split, PlanSplit(*model));
-  return SplitGguf(*model, split, Trimmed(options.destination), fs, progress);
+                   FormatBytes(needed), " (", needed, " bytes) needed, ", FormatBytes(free_bytes),
+                   " (", free_bytes, " bytes) free"));
 }
 
 }  // namespace
 
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
-  FileSystem& fs = FileSystemOf(options);
-  if (options.source.empty() || options.destination.empty()) {
-    return absl::InvalidArgumentError("a conversion needs a source and a destination");
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<Conversion> conversion, Prepare(options));
+  ConvertPlan plan{.options = options,
+                   .architecture = conversion->architecture,
+                   .steps = {conversion->step},
+                   .step_bytes = {conversion->data_bytes},
+                   .disk_bytes = conversion->disk_bytes};
+  if (IsGgufPath(options.destination)) {
+    for (const OutputFile& file : conversion->output.files) plan.outputs.push_back(file.path);
+  } else {
+    plan.outputs.push_back(options.destination);
   }
-  ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
-  ConvertPlan plan{.options = options};
-  ODMOE_ASSIGN_OR_RETURN(const SourceFormat format, FindSourceFormat(fs, options.source));
-  ODMOE_RETURN_IF_ERROR(format == SourceFormat::kHuggingFace
-                            ? PlanFromHuggingFace(plan, fs, outtype)
-                            : PlanFromGguf(plan, fs));
-  ODMOE_RETURN_IF_ERROR(CheckDisk(fs, plan));
+  UnfinishedOutput unfinished;
+  FileSystem& fs = FileSystemOf(options);
+  if (!options.restart) {
+    ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(conversion->output, fs));
+  }
+  plan.resumed_bytes = unfinished.done_bytes;
+  ODMOE_RETURN_IF_ERROR(CheckDisk(fs, plan, unfinished.disk_bytes));
   return plan;
 }
 
 absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancellation,
                            const std::function<void(const ConvertProgress&)>& on_progress) {
   const ConvertOptions& options = plan.options;
-  FileSystem& fs = FileSystemOf(options);
-  const bool through_gguf = plan.steps.size() > 1;
-  const std::string intermediate = IntermediatePath(options);
-  absl::Status status;
-  for (size_t i = 0; i < plan.steps.size() && status.ok(); ++i) {
-    StepProgress progress({.step = plan.steps[i],
-                           .step_number = static_cast<int>(i) + 1,
-                           .step_count = static_cast<int>(plan.steps.size()),
-                           .total_bytes = plan.step_bytes[i]},
-                          cancellation, &on_progress);
-    if (plan.steps[i] == kConvertStep) {
-      status = RunConvert(options, through_gguf ? intermediate : options.destination, progress);
-    } else {
-      status = RunSplit(options, through_gguf ? intermediate : options.source, progress);
-    }
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<Conversion> conversion, Prepare(options));
+  StepProgress progress({.step = conversion->step,
+                         .step_number = 1,
+                         .step_count = 1,
+                         .total_bytes = conversion->data_bytes},
+                        cancellation, &on_progress);
+  return WriteOutput(conversion->output, FileSystemOf(options),
+                     {.concurrency = options.concurrency, .restart = options.restart}, progress);
+}
+
+absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text) {
+  uint64_t unit = 1, count = 0, bytes = 0;
+  absl::string_view digits = text;
+  for (const auto& [letter, value] : {std::pair{"K", uint64_t{1000}}, std::pair{"M", uint64_t{1000000}},
+                                      std::pair{"G", uint64_t{1000000000}}}) {
+    if (absl::ConsumeSuffix(&digits, letter)) unit = value;
   }
-  if (through_gguf) {
-    const absl::Status removed = fs.Remove(intermediate);
-    if (status.ok() && !removed.ok()) return removed;
+  const bool plain = !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) {
+    return absl::ascii_isdigit(static_cast<unsigned char>(c));
+  });
+  if (!plain || !absl::SimpleAtoi(digits, &count) || __builtin_mul_overflow(count, unit, &bytes) ||
+      bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", text, "' is not a size: expected a number of bytes, or one with K, M or G (powers of ",
+        "1000) behind it"));
   }
-  return status;
+  return bytes;
+}
+
+bool HasUnfinishedConversion(FileSystem& fs, const std::string& destination) {
+  return fs.OpenForRead(JournalPath(Trimmed(destination), IsGgufPath(destination))).ok();
 }
 
 }  // namespace odmoe

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "services/core/base/cancellation.h"
 #include "services/core/io/file.h"
 
@@ -20,16 +21,22 @@ struct ConvertOptions {
   std::string destination;
   std::string outtype = "auto";  // f32, f16, bf16, q8_0, auto; a GGUF source keeps its bytes
   std::string pre_tokenizer;      // names it where the checkpoint's regexes are not known; else empty
+  // A GGUF file with more tensor data becomes shards <name>-00001-of-0000N.gguf of at most this
+  // much each, but for tensors that are larger; 0: one file.
+  uint64_t split_max_bytes = 0;
+  int concurrency = 0;   // workers; 0: one a core. The output is the same for any number
+  bool restart = false;  // drop what an interrupted conversion left at the destination
   FileSystem* file_system = nullptr;  // null: PosixFileSystem()
 };
 
 // How far a conversion is. `done_bytes` counts this step's output.
 struct ConvertProgress {
-  std::string step;  // "convert" (Hugging Face to GGUF), "split" (GGUF to model directory)
+  std::string step;  // "convert" (from Hugging Face), "split" (GGUF to model directory)
   int step_number = 0;  // from 1
   int step_count = 0;
   uint64_t done_bytes = 0;
   uint64_t total_bytes = 0;
+  uint64_t resumed_bytes = 0;  // of done_bytes, those an earlier run had done
   std::string item;  // the tensor or expert at hand
 };
 
@@ -37,21 +44,35 @@ struct ConvertProgress {
 struct ConvertPlan {
   ConvertOptions options;
   std::string architecture;          // "deepseek2"
-  std::vector<std::string> steps;    // "convert", "split"
+  std::vector<std::string> outputs;  // the GGUF files, or the model directory
+  std::vector<std::string> steps;    // "convert" or "split"
   std::vector<uint64_t> step_bytes;  // each step's output
-  uint64_t disk_bytes = 0;           // free space needed at the destination, at its peak
+  uint64_t disk_bytes = 0;           // what the output takes at the destination
+  uint64_t resumed_bytes = 0;        // of the step's, those an interrupted conversion left done
 };
 
 // Reads the source's headers and checks that the conversion can work: known architecture, every
 // tensor present with its shape, disk space.
 // NOT_FOUND: no such source, or expert tensors missing (names looked for, and the nearest found).
 // INVALID_ARGUMENT: neither a Hugging Face directory nor a GGUF file; unknown architecture or
-// outtype. FAILED_PRECONDITION: too little disk, with the numbers. DATA_LOSS: a corrupt file.
+// outtype. FAILED_PRECONDITION: too little disk, with the numbers; what an interrupted conversion
+// left there is another one's, and `restart` is not set. DATA_LOSS: a corrupt file.
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options);
 
-// Carries a plan out. On failure or cancellation nothing readable as complete is left, and no
-// partial files. CANCELLED: asked to stop; noticed within one tensor or expert's chunk.
+// A shard's size as people write it: digits, and K, M or G for powers of 1000. INVALID_ARGUMENT: not
+// that, or more than 2^63.
+absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text);
+
+// Carries a plan out, or goes on with what an interrupted run of the same conversion left: killed or
+// failed, the same source, options and version. Until it is done, nothing at the destination reads as
+// complete but what was there before.
+// CANCELLED: asked to stop; noticed within one piece of a tensor, and what was written is removed,
+// unless Cancellation::CancelAndKeepWork asked. Any other failure leaves it for the next run.
+// `on_progress` is called from the threads that do the work, one call at a time.
 absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancellation,
                            const std::function<void(const ConvertProgress&)>& on_progress);
+
+// Whether an interrupted conversion to `destination` has left work to go on with.
+bool HasUnfinishedConversion(FileSystem& fs, const std::string& destination);
 
 }  // namespace odmoe

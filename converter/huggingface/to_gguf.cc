@@ -64,21 +64,4 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) 
   return plan;
 }
 
-absl::Status WriteGguf(const GgufPlan& plan, const std::string& path, FileSystem& fs,
-                       StepProgress& progress) {
-  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> file, AtomicFile::Create(fs, path));
-  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<GgufWriter> writer,
-                         GgufWriter::Create(file->file(), plan.header));
-  for (const OutputTensor& tensor : plan.tensors) {
-    progress.Begin(tensor.info.name);
-    ODMOE_RETURN_IF_ERROR(
-        StreamTensor(tensor, [&](absl::Span<const std::byte> bytes) -> absl::Status {
-          ODMOE_RETURN_IF_ERROR(writer->Append(bytes));
-          return progress.Advance(bytes.size());
-        }));
-  }
-  ODMOE_RETURN_IF_ERROR(writer->Finish());
-  return file->Commit();
-}
-
 }  // namespace odmoe

@@ -9,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "converter/huggingface/architecture.h"
 #include "converter/huggingface/checkpoint.h"
-#include "converter/progress.h"
 #include "converter/quantize/outtype.h"
 #include "services/core/formats/gguf_writer.h"
 #include "services/core/io/file.h"
@@ -34,9 +33,5 @@ struct GgufPlan {
 
 // Errors as of Checkpoint::Open, FindArchitecture, MapTensors and AddTokenizerKeys.
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options);
-
-// Writes the file, seen under its name only when complete.
-absl::Status WriteGguf(const GgufPlan& plan, const std::string& path, FileSystem& fs,
-                       StepProgress& progress);
 
 }  // namespace odmoe

@@ -1,97 +1,61 @@
 #include "converter/split/split.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <map>
 #include <memory>
 #include <utility>
 
-#include <xxhash.h>
-
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "converter/output_files.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/base/units.h"
-#include "services/core/io/aligned_buffer.h"
 
 namespace odmoe {
 namespace {
 
-// Large enough for a disk to stream, small enough that cancelling is prompt.
-constexpr size_t kChunkBytes = 4 * kMiB;
-
-struct FreeHash {
-  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-};
-
-// Where a base-model tensor went, and what its bytes hash to.
+// Where a base-model tensor goes.
 struct BasePlace {
   std::string file;
   uint64_t offset = 0;
-  uint64_t xxh3 = 0;
+  size_t item = 0;  // of the plan's
 };
 
-// One run of SplitGguf.
-class Splitter {
- public:
-  Splitter(const GgufModel& model, const SplitPlan& plan, std::string directory, FileSystem& fs,
-           StepProgress& progress)
-      : model_(model),
-        plan_(plan),
-        directory_(std::move(directory)),
-        fs_(fs),
-        progress_(progress),
-        outputs_(fs),
-        hash_(XXH3_createState()) {}
+// What the two JSON files need to know, gathered while the directory is laid out.
+struct DirectoryLayout {
+  absl::flat_hash_map<const GgufTensor*, BasePlace> base_places;
+  size_t base_items = 0;             // in front of the experts', an item each
+  std::vector<ExpertFile> experts;   // by layer, then expert
+};
 
-  absl::Status Run() {
-    ODMOE_ASSIGN_OR_RETURN(buffer_, AlignedBuffer::Allocate(kChunkBytes));
-    ODMOE_RETURN_IF_ERROR(PrepareFolders());
-    for (const SplitBaseFile& file : plan_.base_files) ODMOE_RETURN_IF_ERROR(WriteBaseFile(file));
-    for (const SplitLayer& layer : plan_.layers) ODMOE_RETURN_IF_ERROR(WriteLayer(layer));
-    ODMOE_ASSIGN_OR_RETURN(const ExpertCatalog catalog,
-                           ExpertCatalog::Create(ModelDigest(layers_), layers_));
-    ODMOE_RETURN_IF_ERROR(WriteIndex(catalog.model_digest()));
-    ODMOE_RETURN_IF_ERROR(outputs_.CommitAll());
-    ODMOE_RETURN_IF_ERROR(fs_.SyncDirectory(Path(kBaseModelFolder)));
-    ODMOE_RETURN_IF_ERROR(fs_.SyncDirectory(Path(kExpertsFolder)));
-    ODMOE_RETURN_IF_ERROR(
-        WriteText(kRegistryFile, EncodeExpertRegistry(catalog, files_)));
-    ODMOE_RETURN_IF_ERROR(outputs_.CommitAll());
-    ODMOE_RETURN_IF_ERROR(fs_.SyncDirectory(Path(kExpertsFolder)));
-    outputs_.Keep();
-    return absl::OkStatus();
+// Lays out the directory of one SplitPlan.
+class DirectoryPlanner {
+ public:
+  DirectoryPlanner(const GgufModel& model, const SplitPlan& split, std::string directory)
+      : model_(model), split_(split), directory_(std::move(directory)) {}
+
+  absl::StatusOr<OutputPlan> Plan() {
+    OutputPlan plan{.destination = directory_,
+                    .journal_path = JournalPath(directory_, /*is_file=*/false),
+                    .folders = {directory_, Path(kBaseModelFolder), Path(kExpertsFolder)}};
+    for (const SplitBaseFile& file : split_.base_files) {
+      ODMOE_ASSIGN_OR_RETURN(OutputFile planned, PlanBaseFile(file));
+      plan.files.push_back(std::move(planned));
+    }
+    for (const SplitLayer& layer : split_.layers) ODMOE_RETURN_IF_ERROR(PlanLayer(layer, plan));
+    return plan;
   }
+
+  std::shared_ptr<const DirectoryLayout> layout() const { return layout_; }
 
  private:
   std::string Path(absl::string_view inside) const { return absl::StrCat(directory_, "/", inside); }
 
-  // A registry from before would call the new files complete while they are not.
-  absl::Status PrepareFolders() {
-    for (const std::string& folder : {directory_, Path(kBaseModelFolder), Path(kExpertsFolder)}) {
-      ODMOE_RETURN_IF_ERROR(outputs_.CreateFolder(folder));
-    }
-    const absl::Status removed = fs_.Remove(Path(kRegistryFile));
-    if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
-    return fs_.SyncDirectory(Path(kExpertsFolder));
+  // Bytes [offset, offset + bytes) of a tensor, copied.
+  OutputPart Copy(const GgufTensor& tensor, uint64_t offset, uint64_t bytes) const {
+    const GgufModel::Place place = model_.PlaceOf(tensor);
+    return {.bytes = bytes, .file = place.file, .offset = place.offset + offset};
   }
 
-  // Copies bytes [offset, offset + bytes) of a tensor, hashing them.
-  absl::Status Copy(const GgufTensor& tensor, uint64_t offset, uint64_t bytes, WritableFile& out) {
-    const uint64_t end = offset + bytes;
-    while (offset < end) {
-      const size_t count = static_cast<size_t>(std::min<uint64_t>(end - offset, kChunkBytes));
-      const absl::Span<std::byte> chunk = buffer_.span().subspan(0, count);
-      ODMOE_RETURN_IF_ERROR(model_.ReadTensor(tensor, offset, chunk));
-      XXH3_64bits_update(hash_.get(), chunk.data(), chunk.size());
-      ODMOE_RETURN_IF_ERROR(out.Append(chunk));
-      ODMOE_RETURN_IF_ERROR(progress_.Advance(count));
-      offset += count;
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status WriteBaseFile(const SplitBaseFile& file) {
+  absl::StatusOr<OutputFile> PlanBaseFile(const SplitBaseFile& file) {
     std::vector<SafetensorsTensor> tensors;
     std::map<std::string, std::string> metadata;
     for (const GgufTensor* tensor : file.tensors) {
@@ -101,25 +65,22 @@ class Splitter {
       metadata.merge(stored.metadata);
     }
     ODMOE_ASSIGN_OR_RETURN(
-        const std::string header,
-        EncodeSafetensorsHeader(tensors, metadata, kExpertDataAlignment));
-    const std::string path = Path(absl::StrCat(kBaseModelFolder, "/", file.name));
-    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> out, AtomicFile::Create(fs_, path));
-    ODMOE_RETURN_IF_ERROR(out->file().Append(header));
+        std::string header, EncodeSafetensorsHeader(tensors, metadata, kExpertDataAlignment));
+    OutputFile planned{.path = Path(absl::StrCat(kBaseModelFolder, "/", file.name)),
+                       .bytes = header.size()};
+    planned.header = std::make_shared<const std::string>(std::move(header));
     for (size_t i = 0; i < file.tensors.size(); ++i) {
       const GgufTensor& tensor = *file.tensors[i];
-      progress_.Begin(tensor.name);
-      XXH3_64bits_reset(hash_.get());
-      ODMOE_RETURN_IF_ERROR(Copy(tensor, 0, tensor.bytes, out->file()));
-      base_places_[&tensor] = {file.name, tensors[i].offset, XXH3_64bits_digest(hash_.get())};
+      planned.items.push_back({.name = tensor.name,
+                               .offset = tensors[i].offset,
+                               .parts = {Copy(tensor, 0, tensor.bytes)}});
+      planned.bytes = tensors[i].offset + tensor.bytes;
+      layout_->base_places[&tensor] = {file.name, tensors[i].offset, layout_->base_items++};
     }
-    return outputs_.Commit(std::move(out), path);
+    return planned;
   }
 
-  absl::Status WriteLayer(const SplitLayer& layer) {
-    LayerExperts experts{.layer = layer.layer,
-                         .expert_count = layer.expert_count,
-                         .layout = layer.layout};
+  absl::Status PlanLayer(const SplitLayer& layer, OutputPlan& plan) {
     std::vector<SafetensorsTensor> tensors;
     std::map<std::string, std::string> metadata;
     for (const SplitPart& part : layer.parts) {
@@ -131,89 +92,113 @@ class Splitter {
       metadata.merge(stored.metadata);
     }
     ODMOE_ASSIGN_OR_RETURN(
-        const std::string header,
-        EncodeSafetensorsHeader(tensors, metadata, kExpertDataAlignment));
+        std::string text, EncodeSafetensorsHeader(tensors, metadata, kExpertDataAlignment));
+    const auto header = std::make_shared<const std::string>(std::move(text));
     for (int32_t expert = 0; expert < layer.expert_count; ++expert) {
-      ODMOE_ASSIGN_OR_RETURN(const uint64_t xxh3, WriteExpert(layer, expert, header));
-      experts.xxh3.push_back(xxh3);
+      plan.files.push_back(PlanExpert(layer, expert, header));
+      layout_->experts.push_back({.path = plan.files.back().path,
+                                  .file_bytes = plan.files.back().bytes,
+                                  .data_offset = header->size()});
     }
-    layers_.push_back(std::move(experts));
     return absl::OkStatus();
   }
 
-  // Returns the hash of the expert's bytes.
-  absl::StatusOr<uint64_t> WriteExpert(const SplitLayer& layer, int32_t expert,
-                                       const std::string& header) {
-    const std::string name = ExpertName({layer.layer, expert});
-    const std::string path = Path(absl::StrCat(kExpertsFolder, "/", name, ".safetensors"));
-    progress_.Begin(name);
-    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> out, AtomicFile::Create(fs_, path));
-    ODMOE_RETURN_IF_ERROR(out->file().Append(header));
-    XXH3_64bits_reset(hash_.get());
+  OutputFile PlanExpert(const SplitLayer& layer, int32_t expert,
+                        const std::shared_ptr<const std::string>& header) const {
+    OutputItem item{.name = ExpertName({layer.layer, expert}), .offset = header->size()};
     for (const SplitPart& part : layer.parts) {
       const SplitExtent extent = part.Extent(expert);
-      ODMOE_RETURN_IF_ERROR(Copy(*extent.tensor, extent.offset, extent.bytes, out->file()));
+      item.parts.push_back(Copy(*extent.tensor, extent.offset, extent.bytes));
     }
-    files_.push_back({.path = path,
-                      .file_bytes = out->file().offset(),
-                      .data_offset = header.size()});
-    ODMOE_RETURN_IF_ERROR(outputs_.Commit(std::move(out), path));
-    return XXH3_64bits_digest(hash_.get());
-  }
-
-  absl::Status WriteIndex(const std::string& digest) {
-    ModelIndex index;
-    index.metadata = model_.metadata();
-    index.gguf_version = model_.version();
-    index.gguf_alignment = model_.alignment();
-    ODMOE_ASSIGN_OR_RETURN(index.gguf_bytes, model_.MergedBytes());
-    ODMOE_ASSIGN_OR_RETURN(index.gguf_padding, model_.ReadPadding());
-    index.model_digest = digest;
-    for (const GgufTensor& tensor : model_.tensors()) {
-      IndexedTensor indexed{.name = tensor.name, .dtype = tensor.dtype, .ne = tensor.ne};
-      indexed.bytes = tensor.bytes;
-      const auto experts = plan_.expert_tensors.find(&tensor);
-      if (experts != plan_.expert_tensors.end()) {
-        indexed.expert_layer = experts->second.layer;
-        indexed.expert_parts = experts->second.parts;
-        indexed.expert = experts->second.expert;
-      } else {
-        const BasePlace& place = base_places_.at(&tensor);
-        indexed.file = place.file;
-        indexed.offset = place.offset;
-        indexed.xxh3 = place.xxh3;
-      }
-      index.tensors.push_back(std::move(indexed));
-    }
-    ODMOE_ASSIGN_OR_RETURN(const std::string text, EncodeModelIndex(index));
-    return WriteText(kMetadataFile, text);
-  }
-
-  absl::Status WriteText(absl::string_view inside, const std::string& text) {
-    const std::string path = Path(inside);
-    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<AtomicFile> out, AtomicFile::Create(fs_, path));
-    ODMOE_RETURN_IF_ERROR(out->file().Append(text));
-    return outputs_.Commit(std::move(out), path);
+    OutputFile file{
+        .path = Path(absl::StrCat(kExpertsFolder, "/", item.name, ".safetensors")),
+        .bytes = header->size() + layer.layout.bytes,
+        .header = header};
+    file.items.push_back(std::move(item));
+    return file;
   }
 
   const GgufModel& model_;
-  const SplitPlan& plan_;
+  const SplitPlan& split_;
   const std::string directory_;
-  FileSystem& fs_;
-  StepProgress& progress_;
-  OutputFiles outputs_;
-  AlignedBuffer buffer_;
-  std::unique_ptr<XXH3_state_t, FreeHash> hash_;
-  std::map<const GgufTensor*, BasePlace> base_places_;
-  std::vector<LayerExperts> layers_;
-  std::vector<ExpertFile> files_;  // by layer, then expert
+  const std::shared_ptr<DirectoryLayout> layout_ = std::make_shared<DirectoryLayout>();
 };
+
+absl::StatusOr<ExpertCatalog> MakeCatalog(const SplitPlan& split,
+                                          absl::Span<const uint64_t> expert_hashes) {
+  std::vector<LayerExperts> layers;
+  for (const SplitLayer& layer : split.layers) {
+    const auto count = static_cast<size_t>(layer.expert_count);
+    const auto hashes = expert_hashes.subspan(0, count);
+    layers.push_back({.layer = layer.layer,
+                      .expert_count = layer.expert_count,
+                      .layout = layer.layout,
+                      .xxh3 = {hashes.begin(), hashes.end()}});
+    expert_hashes.remove_prefix(count);
+  }
+  return ExpertCatalog::Create(ModelDigest(layers), layers);
+}
+
+absl::StatusOr<ModelIndex> MakeIndex(const GgufModel& model, const SplitPlan& split,
+                                     const DirectoryLayout& layout,
+                                     absl::Span<const uint64_t> hashes) {
+  ModelIndex index;
+  index.metadata = model.metadata();
+  index.gguf_version = model.version();
+  index.gguf_alignment = model.alignment();
+  ODMOE_ASSIGN_OR_RETURN(index.gguf_bytes, model.MergedBytes());
+  ODMOE_ASSIGN_OR_RETURN(index.gguf_padding, model.ReadPadding());
+  for (const GgufTensor& tensor : model.tensors()) {
+    IndexedTensor indexed{.name = tensor.name, .dtype = tensor.dtype, .ne = tensor.ne};
+    indexed.bytes = tensor.bytes;
+    const auto experts = split.expert_tensors.find(&tensor);
+    if (experts != split.expert_tensors.end()) {
+      indexed.expert_layer = experts->second.layer;
+      indexed.expert_parts = experts->second.parts;
+      indexed.expert = experts->second.expert;
+    } else {
+      const BasePlace& place = layout.base_places.at(&tensor);
+      indexed.file = place.file;
+      indexed.offset = place.offset;
+      indexed.xxh3 = hashes[place.item];
+    }
+    index.tensors.push_back(std::move(indexed));
+  }
+  return index;
+}
 
 }  // namespace
 
-absl::Status SplitGguf(const GgufModel& model, const SplitPlan& plan,
-                       const std::string& directory, FileSystem& fs, StepProgress& progress) {
-  return Splitter(model, plan, directory, fs, progress).Run();
+absl::StatusOr<OutputPlan> PlanModelDirectory(const GgufModel& model, const SplitPlan& split,
+                                              const std::string& directory) {
+  DirectoryPlanner planner(model, split, directory);
+  ODMOE_ASSIGN_OR_RETURN(OutputPlan plan, planner.Plan());
+  plan.texts = [&model, &split, directory, layout = planner.layout()](
+                   absl::Span<const uint64_t> hashes) -> absl::StatusOr<std::vector<OutputText>> {
+    ODMOE_ASSIGN_OR_RETURN(const ExpertCatalog catalog,
+                           MakeCatalog(split, hashes.subspan(layout->base_items)));
+    ODMOE_ASSIGN_OR_RETURN(ModelIndex index, MakeIndex(model, split, *layout, hashes));
+    index.model_digest = catalog.model_digest();
+    ODMOE_ASSIGN_OR_RETURN(std::string text, EncodeModelIndex(index));
+    return std::vector<OutputText>{{absl::StrCat(directory, "/", kMetadataFile), std::move(text)},
+                                   {absl::StrCat(directory, "/", kRegistryFile),
+                                    EncodeExpertRegistry(catalog, layout->experts)}};
+  };
+  return plan;
+}
+
+std::vector<const RandomAccessFile*> ModelFiles(const GgufModel& model) {
+  std::vector<const RandomAccessFile*> files;
+  for (const auto& shard : model.shards()) files.push_back(&shard->file());
+  return files;
+}
+
+absl::Status SplitGguf(const GgufModel& model, const SplitPlan& split,
+                       const std::string& directory, FileSystem& fs, const OutputOptions& options,
+                       StepProgress& progress) {
+  ODMOE_ASSIGN_OR_RETURN(OutputPlan plan, PlanModelDirectory(model, split, directory));
+  ODMOE_RETURN_IF_ERROR(SetFingerprint(plan, "split", ModelFiles(model)));
+  return WriteOutput(plan, fs, options, progress);
 }
 
 }  // namespace odmoe

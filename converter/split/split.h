@@ -1,5 +1,5 @@
 // Splits a GGUF model into a model directory: each routed expert a file of its own, the rest in four.
-// Bytes are copied, never converted; memory stays at one copy buffer and the header.
+// Bytes are copied, never converted.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "converter/output/output_plan.h"
+#include "converter/output/write_output.h"
 #include "converter/progress.h"
 #include "converter/split/expert_forms.h"
 #include "services/core/experts/expert_catalog.h"
@@ -39,9 +41,17 @@ struct SplitPlan {
 // INVALID_ARGUMENT: no routed experts. DATA_LOSS: shapes that contradict the metadata.
 absl::StatusOr<SplitPlan> PlanSplit(const GgufModel& model);
 
-// Writes the directory; its registry last. A registry that is there from before is removed first.
-// On failure or cancellation the files written are removed again.
-absl::Status SplitGguf(const GgufModel& model, const SplitPlan& plan,
-                       const std::string& directory, FileSystem& fs, StepProgress& progress);
+// The directory as an output, its registry the completing file. Its fingerprint is still to be set.
+// Refers to `model` and `split`.
+absl::StatusOr<OutputPlan> PlanModelDirectory(const GgufModel& model, const SplitPlan& split,
+                                              const std::string& directory);
+
+// The files of a model, its shards.
+std::vector<const RandomAccessFile*> ModelFiles(const GgufModel& model);
+
+// Writes the directory; see WriteOutput.
+absl::Status SplitGguf(const GgufModel& model, const SplitPlan& split,
+                       const std::string& directory, FileSystem& fs, const OutputOptions& options,
+                       StepProgress& progress);
 
 }  // namespace odmoe

@@ -21,8 +21,16 @@ class FaultyFile : public WritableFile {
     ODMOE_RETURN_IF_ERROR(fs_.NextCall());
     return file_->WriteAt(offset, data);
   }
+  absl::Status Resize(uint64_t bytes) override {
+    ODMOE_RETURN_IF_ERROR(fs_.NextCall());
+    return file_->Resize(bytes);
+  }
+  absl::Status Allocate(uint64_t bytes) override {
+    ODMOE_RETURN_IF_ERROR(fs_.NextCall());
+    return file_->Allocate(bytes);
+  }
+  absl::Status Lock() override { return file_->Lock(); }
   absl::Status Sync() override {
-    // What a sync does to the disk is not what these tests look at, and hundreds take long.
     return fs_.NextCall();
   }
   absl::Status Close() override {
@@ -54,6 +62,13 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FaultyFileSystem::OpenForWrite(
     const std::string& path) {
   ODMOE_RETURN_IF_ERROR(NextCall());
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, PosixFileSystem().OpenForWrite(path));
+  return std::make_unique<FaultyFile>(*this, std::move(file));
+}
+
+absl::StatusOr<std::unique_ptr<WritableFile>> FaultyFileSystem::OpenForUpdate(
+    const std::string& path) {
+  ODMOE_RETURN_IF_ERROR(NextCall());
+  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, PosixFileSystem().OpenForUpdate(path));
   return std::make_unique<FaultyFile>(*this, std::move(file));
 }
 

@@ -28,7 +28,7 @@ absl::Status Split(const GgufModel& reader, const std::string& directory) {
   const auto plan = PlanSplit(reader);
   if (!plan.ok()) return plan.status();
   StepProgress progress;
-  return SplitGguf(reader, *plan, directory, PosixFileSystem(), progress);
+  return SplitGguf(reader, *plan, directory, PosixFileSystem(), {}, progress);
 }
 
 std::string TensorBytes(const GgufModel& reader, const GgufTensor& tensor) {

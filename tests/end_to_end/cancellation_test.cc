@@ -107,7 +107,7 @@ TEST(CancellationTest, InterruptedConversionLeavesNothing) {
     const std::string model = directory / "model";
     auto convert = StartOdmoe({"convert", TinyKimiCheckpoint(), "-o", model, "--outtype", "f32"});
     ASSERT_NE(convert, nullptr);
-    const auto line = convert->WaitForLine("split", kPatience);
+    const auto line = convert->WaitForLine("convert", kPatience);
     ASSERT_TRUE(line.ok()) << line.status();
     convert->Signal(SIGINT);
     const auto exit = convert->Wait(kPatience);

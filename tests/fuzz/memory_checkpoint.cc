@@ -32,6 +32,9 @@ absl::StatusOr<std::unique_ptr<RandomAccessFile>> MemoryCheckpoint::OpenForRead(
 absl::StatusOr<std::unique_ptr<WritableFile>> MemoryCheckpoint::OpenForWrite(const std::string&) {
   return ReadOnly();
 }
+absl::StatusOr<std::unique_ptr<WritableFile>> MemoryCheckpoint::OpenForUpdate(const std::string&) {
+  return ReadOnly();
+}
 absl::Status MemoryCheckpoint::Rename(const std::string&, const std::string&) { return ReadOnly(); }
 absl::Status MemoryCheckpoint::Remove(const std::string&) { return ReadOnly(); }
 absl::Status MemoryCheckpoint::SyncDirectory(const std::string&) { return ReadOnly(); }

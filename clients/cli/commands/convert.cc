@@ -28,6 +28,9 @@ struct Options {
   std::string destination;
   std::string outtype = "auto";
   std::string pre_tokenizer;
+  std::string split_max_size;
+  int concurrency = 0;
+  bool restart = false;
   std::string endpoint;
   bool force = false;
   OutputOptions output;
@@ -56,52 +59,91 @@ absl::Status RemoveDestination(const std::string& path) {
   return absl::OkStatus();
 }
 
-// A folder without a registry is what an interrupted conversion left, or an empty one: not a result
-// that could be lost.
-bool DestinationIsTaken(const std::string& path) {
+// Whether there is something that a conversion would replace: not an empty folder, and not what an
+// interrupted conversion left to go on with.
+bool IsTaken(const std::string& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return false;
-  if (!fs::is_directory(path, error)) return true;
-  return !fs::is_empty(path, error);
+  return !fs::is_directory(path, error) || !fs::is_empty(path, error);
+}
+
+absl::StatusOr<ConvertOptions> ToConvertOptions(const Options& options) {
+  ConvertOptions result{.source = options.source,
+                        .destination = options.destination,
+                        .outtype = options.outtype,
+                        .pre_tokenizer = options.pre_tokenizer};
+  if (!options.split_max_size.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(result.split_max_bytes, ParseSplitSize(options.split_max_size));
+  }
+  result.concurrency = options.concurrency;
+  result.restart = options.restart;
+  return result;
+}
+
+// Makes room for the plan's outputs. Only once there is a plan: one that cannot work must not cost
+// the user what is there.
+absl::Status ClearOutputs(const ConvertPlan& plan, bool force) {
+  if (HasUnfinishedConversion(PosixFileSystem(), plan.options.destination)) return absl::OkStatus();
+  for (const std::string& path : plan.outputs) {
+    if (!IsTaken(path)) continue;
+    if (!force) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(path, " exists; give another -o, or --force to replace it"));
+    }
+    ODMOE_RETURN_IF_ERROR(RemoveDestination(path));
+  }
+  return absl::OkStatus();
+}
+
+ProgressState ToState(const ConvertProgress& progress) {
+  ProgressState state;
+  state.step = progress.step;
+  state.step_number = progress.step_number;
+  state.step_count = progress.step_count;
+  state.done_bytes = progress.done_bytes;
+  state.total_bytes = progress.total_bytes;
+  state.item = progress.item;
+  return state;
 }
 
 absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
                                    Console& console) {
-  const bool taken = DestinationIsTaken(options.destination);
-  if (taken && !options.force) {
+  // Before the plan, which may take a while, where that is enough to know it.
+  if (!options.force && IsTaken(options.destination) &&
+      !HasUnfinishedConversion(PosixFileSystem(), options.destination)) {
     return absl::AlreadyExistsError(absl::StrCat(
         options.destination, " exists; give another -o, or --force to replace it"));
   }
-  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan,
-                         PlanConversion({.source = options.source,
-                                         .destination = options.destination,
-                                         .outtype = options.outtype,
-                                         .pre_tokenizer = options.pre_tokenizer}));
-  // Only now: a plan that cannot work must not cost the user what is there.
-  if (taken) ODMOE_RETURN_IF_ERROR(RemoveDestination(options.destination));
+  ODMOE_ASSIGN_OR_RETURN(const ConvertOptions convert, ToConvertOptions(options));
+  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
+  ODMOE_RETURN_IF_ERROR(ClearOutputs(plan, options.force));
+  if (plan.resumed_bytes > 0 && !options.output.quiet) {
+    console.ErrLine(absl::StrCat("resuming: ", FormatBytes(plan.resumed_bytes), " of ",
+                                 FormatBytes(plan.step_bytes[0]), " done"));
+  }
   ProgressDisplay display(console, options.output.quiet);
   const absl::Time start = absl::Now();
-  ODMOE_RETURN_IF_ERROR(RunConversion(plan, &cancellation, [&](const ConvertProgress& progress) {
-    ProgressState state;
-    state.step = progress.step;
-    state.step_number = progress.step_number;
-    state.step_count = progress.step_count;
-    state.done_bytes = progress.done_bytes;
-    state.total_bytes = progress.total_bytes;
-    state.item = progress.item;
-    display.Update(std::move(state));
-  }));
+  const absl::Status converted = RunConversion(
+      plan, &cancellation,
+      [&](const ConvertProgress& progress) { display.Update(ToState(progress)); });
   display.Finish();
+  if (!converted.ok() && !options.output.quiet &&
+      HasUnfinishedConversion(PosixFileSystem(), options.destination)) {
+    console.ErrLine(
+        "what is done stays: the same command goes on from there, with --restart it begins anew");
+  }
+  ODMOE_RETURN_IF_ERROR(converted);
   const uint64_t bytes = plan.step_bytes.empty() ? 0 : plan.step_bytes.back();
   return Result{options.destination, bytes, absl::Now() - start};
 }
 
 absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
                                     Console& console) {
-  if (options.force || !options.pre_tokenizer.empty()) {
+  if (options.force || options.restart || options.concurrency != 0 ||
+      !options.split_max_size.empty() || !options.pre_tokenizer.empty()) {
     return UsageError(
-        "--force and --pre-tokenizer work in this process only; leave out --endpoint (or unset "
-        "ODMOE_ENDPOINT)");
+        "--force, --restart, --concurrency, --split-max-size and --pre-tokenizer work in this "
+        "process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
   }
   ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
   ODMOE_ASSIGN_OR_RETURN(const Job submitted,
@@ -165,12 +207,25 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("--pre-tokenizer", options->pre_tokenizer,
                    "GGUF's name of how the checkpoint splits words, where it is not recognized")
       ->type_name("NAME");
+  command
+      ->add_option("--split-max-size", options->split_max_size,
+                   "Write a GGUF file as shards of at most this size, NAME-00001-of-0000N.gguf: a "
+                   "number of bytes, or with K, M or G (powers of 1000)")
+      ->type_name("SIZE");
+  command
+      ->add_option("--concurrency", options->concurrency,
+                   "Tensors or experts made at once; 0: one a core. The output is the same")
+      ->type_name("N")
+      ->check(CLI::Range(0, 64));
   command->add_flag("--force", options->force, "Replace an existing destination");
+  command->add_flag("--restart", options->restart,
+                    "Begin anew where an interrupted conversion has left work to go on with");
   AddEndpointOption(*command, options->endpoint,
                     "Submit a job to this conversion service and watch it to its end");
   AddOutputOptions(*command, options->output);
   command->footer(
-      "Ctrl-C stops and removes what was written so far; a second one ends at once.\n"
+      "Ctrl-C stops and removes what was written so far; a second one ends at once. What a\n"
+      "conversion that was killed or failed has written stays: the same command goes on from there.\n"
       "Examples:\n"
       "  odmoe convert Kimi-K2/ -o kimi                      in one step\n"
       "  odmoe convert Kimi-K2/ -o kimi.gguf --outtype q8_0  in two\n"

@@ -20,6 +20,12 @@ absl::StatusOr<std::unique_ptr<WritableFile>> RootedFileSystem::OpenForWrite(
   return base_.OpenForWrite(path);
 }
 
+absl::StatusOr<std::unique_ptr<WritableFile>> RootedFileSystem::OpenForUpdate(
+    const std::string& path) {
+  ODMOE_RETURN_IF_ERROR(Check(path));
+  return base_.OpenForUpdate(path);
+}
+
 absl::Status RootedFileSystem::Rename(const std::string& from, const std::string& to) {
   ODMOE_RETURN_IF_ERROR(Check(from));
   ODMOE_RETURN_IF_ERROR(Check(to));

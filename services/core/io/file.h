@@ -23,17 +23,28 @@ class RandomAccessFile {
   // failed.
   virtual absl::Status ReadAt(uint64_t offset, absl::Span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
+  // When it was last written, in nanoseconds since 1970; 0 where that is not known.
+  virtual int64_t modified_ns() const { return 0; }
+  // Bytes it takes on the disk: less than its size where it has holes.
+  virtual uint64_t disk_bytes() const { return size(); }
   virtual const std::string& path() const = 0;
 };
 
-// A file being written, front to back, then patched where the format needs it. Not thread-safe,
-// but for WriteAt on ranges that do not overlap.
+// A file being written, front to back or in ranges at any offset. Not thread-safe, but for Sync, and
+// WriteAt on ranges that do not overlap.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;
   // RESOURCE_EXHAUSTED: disk or quota full. DATA_LOSS: the device failed.
   virtual absl::Status Append(absl::Span<const std::byte> data) = 0;
   virtual absl::Status WriteAt(uint64_t offset, absl::Span<const std::byte> data) = 0;
+  // Makes the file `bytes` long; what is new reads as zeros. Resize only sets the length, Allocate
+  // also takes the disk space, so that a full disk shows at once. RESOURCE_EXHAUSTED: no room.
+  virtual absl::Status Resize(uint64_t bytes) = 0;
+  virtual absl::Status Allocate(uint64_t bytes) { return Resize(bytes); }
+  // Keeps other processes that call this from writing the file until it is closed or the process
+  // ends. FAILED_PRECONDITION: another one has it.
+  virtual absl::Status Lock() { return absl::OkStatus(); }
   // Asks for the bytes so far to be on their way to the disk, so that a later Sync waits less.
   virtual void StartSync() {}
   virtual absl::Status Sync() = 0;
@@ -55,6 +66,8 @@ class FileSystem {
   virtual absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) = 0;
   // Creates or empties.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path) = 0;
+  // Keeps what is there; creates an empty file where there is none. Appends start at offset 0.
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForUpdate(const std::string& path) = 0;
   // Atomic, and durable once the folder is synced.
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // A file, or an empty folder.

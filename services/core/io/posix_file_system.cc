@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -53,6 +54,8 @@ namespace {
 // Linux transfers at most this much in one call (0x7ffff000 bytes).
 constexpr size_t kMaxTransfer = size_t{1} << 30;
 
+constexpr uint64_t kMaxFileBytes = std::numeric_limits<off_t>::max();
+
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -71,8 +74,12 @@ class Descriptor {
 
 class PosixRandomAccessFile : public RandomAccessFile {
  public:
-  PosixRandomAccessFile(std::string path, Descriptor fd, uint64_t size)
-      : path_(std::move(path)), fd_(std::move(fd)), size_(size) {}
+  PosixRandomAccessFile(std::string path, Descriptor fd, const struct stat& info)
+      : path_(std::move(path)),
+        fd_(std::move(fd)),
+        size_(static_cast<uint64_t>(info.st_size)),
+        modified_ns_(int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec),
+        disk_bytes_(static_cast<uint64_t>(info.st_blocks) * 512) {}  // its unit, on any file system
 
   absl::Status ReadAt(uint64_t offset, absl::Span<std::byte> out) const override {
     if (offset > size_ || out.size() > size_ - offset) {
@@ -99,12 +106,16 @@ class PosixRandomAccessFile : public RandomAccessFile {
   }
 
   uint64_t size() const override { return size_; }
+  int64_t modified_ns() const override { return modified_ns_; }
+  uint64_t disk_bytes() const override { return disk_bytes_; }
   const std::string& path() const override { return path_; }
 
  private:
   const std::string path_;
   const Descriptor fd_;
   const uint64_t size_;
+  const int64_t modified_ns_;
+  const uint64_t disk_bytes_;
 };
 
 class PosixWritableFile : public WritableFile {
@@ -134,6 +145,33 @@ class PosixWritableFile : public WritableFile {
     return absl::OkStatus();
   }
 
+  absl::Status Resize(uint64_t bytes) override {
+    if (bytes > kMaxFileBytes) return TooLarge(bytes);
+    while (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) {
+      if (errno != EINTR) return PosixError(errno, absl::StrCat("set the length ", bytes, " of"), path_);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Allocate(uint64_t bytes) override {
+    ODMOE_RETURN_IF_ERROR(Resize(bytes));
+    while (bytes > 0 && ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(bytes)) != 0) {
+      if (errno == EOPNOTSUPP || errno == ENOSYS) break;  // written blocks are taken one by one
+      if (errno != EINTR) return PosixError(errno, absl::StrCat("take ", bytes, " bytes for"), path_);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Lock() override {
+    while (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) {
+        return absl::FailedPreconditionError(absl::StrCat(path_, " is in use by another process"));
+      }
+      if (errno != EINTR) return PosixError(errno, "lock", path_);
+    }
+    return absl::OkStatus();
+  }
+
   void StartSync() override {
 #ifdef SYNC_FILE_RANGE_WRITE
     // A hint: what it does not do, Sync does.
@@ -156,6 +194,11 @@ class PosixWritableFile : public WritableFile {
   const std::string& path() const override { return path_; }
 
  private:
+  absl::Status TooLarge(uint64_t bytes) const {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(path_, ": ", bytes, " bytes are more than a file can have"));
+  }
+
   const std::string path_;
   Descriptor fd_;
   uint64_t offset_ = 0;
@@ -172,14 +215,15 @@ class Posix : public FileSystem {
     if (!S_ISREG(info.st_mode)) {
       return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
     }
-    return std::make_unique<PosixRandomAccessFile>(path, std::move(fd),
-                                                   static_cast<uint64_t>(info.st_size));
+    return std::make_unique<PosixRandomAccessFile>(path, std::move(fd), info);
   }
 
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path) override {
-    Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    if (fd.get() < 0) return PosixError(errno, "create", path);
-    return std::make_unique<PosixWritableFile>(path, std::move(fd));
+    return Create(path, O_TRUNC);
+  }
+
+  absl::StatusOr<std::unique_ptr<WritableFile>> OpenForUpdate(const std::string& path) override {
+    return Create(path, 0);
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
@@ -235,6 +279,13 @@ class Posix : public FileSystem {
       return std::numeric_limits<uint64_t>::max();
     }
     return blocks * block_bytes;
+  }
+
+ private:
+  static absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path, int flags) {
+    Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666));
+    if (fd.get() < 0) return PosixError(errno, "create", path);
+    return std::make_unique<PosixWritableFile>(path, std::move(fd));
   }
 };
 
