@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "converter/huggingface/quantized_weights.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/json.h"
 
@@ -20,14 +21,7 @@ constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 constexpr uint64_t kMaxIndexBytes = uint64_t{128} << 20;
 constexpr char kIndexName[] = "model.safetensors.index.json";
 
-absl::StatusOr<DType> FormatOf(const SafetensorsTensor& tensor, const std::string& path) {
-  for (DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
-    if (Info(dtype).safetensors == tensor.dtype) return dtype;
-  }
-  return absl::UnimplementedError(absl::StrCat(path, ": tensor '", tensor.name, "' is ",
-                                               tensor.dtype,
-                                               "; only BF16, F16 and F32 can be converted yet"));
-}
+constexpr DType kPlainFormats[] = {DType::kBF16, DType::kF16, DType::kF32};
 
 // A weight's file, directly in the folder.
 bool IsPartName(absl::string_view name) {
@@ -75,6 +69,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(FileSystem& fs,
   ODMOE_ASSIGN_OR_RETURN(const std::vector<std::string> parts, checkpoint->PartNames());
   for (const std::string& part : parts) ODMOE_RETURN_IF_ERROR(checkpoint->AddPart(part));
   ODMOE_RETURN_IF_ERROR(checkpoint->CheckIndex());
+  ODMOE_RETURN_IF_ERROR(checkpoint->CheckTensors());
   return checkpoint;
 }
 
@@ -83,14 +78,6 @@ absl::Status Checkpoint::ReadConfig() {
   ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs_, path, kMaxConfigBytes));
   ODMOE_RETURN_IF_ERROR(JsonObject::From(config, path).status());
   LiftTextConfig(config);
-  if (const auto quantized = config.find("quantization_config");
-      quantized != config.end() && quantized->is_object()) {
-    return absl::UnimplementedError(
-        absl::StrCat(path, ": the weights are stored quantized (quantization_config.quant_method ",
-                     quantized->value("quant_method", nlohmann::json()).dump(
-                         -1, ' ', false, nlohmann::json::error_handler_t::replace),
-                     "); only BF16, F16 and F32 can be converted yet"));
-  }
   config_ = std::make_unique<nlohmann::json>(std::move(config));
   return absl::OkStatus();
 }
@@ -103,6 +90,16 @@ absl::StatusOr<std::vector<std::string>> Checkpoint::PartNames() {
     std::vector<std::string> parts;
     for (const std::string& name : names) {
       if (absl::StartsWith(name, "model") && IsPartName(name)) parts.push_back(name);
+    }
+    const bool pickles = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+      return absl::StartsWith(name, "pytorch_model") && absl::EndsWith(name, ".bin");
+    });
+    if (parts.empty() && pickles) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          folder_, ": the weights are pytorch_model*.bin only: pickles, which run code of their "
+                   "author's as they are read and are not opened here. Take the model's safetensors "
+                   "files, or load it with the transformers library and save it again with "
+                   "safe_serialization=True"));
     }
     if (parts.empty()) {
       return absl::NotFoundError(
@@ -152,7 +149,6 @@ absl::Status Checkpoint::AddPart(const std::string& name) {
                             .shape = stored.shape,
                             .file = reader.get(),
                             .stored = &stored};
-    ODMOE_ASSIGN_OR_RETURN(tensor.dtype, FormatOf(stored, path));
     if (!by_name_.emplace(tensor.name, tensors_.size()).second) {
       return absl::DataLossError(
           absl::StrCat(path, ": tensor '", tensor.name, "' is in another file too"));
@@ -169,6 +165,34 @@ absl::Status Checkpoint::CheckIndex() const {
       return absl::DataLossError(absl::StrCat(folder_, "/", part, ": tensor '", name,
                                               "' is missing, ", kIndexName, " says it is there"));
     }
+  }
+  return absl::OkStatus();
+}
+
+// Joins what is quantized with its scales; what is left must be plain numbers.
+absl::Status Checkpoint::CheckTensors() {
+  const auto half = std::find_if(tensors_.begin(), tensors_.end(), [](const auto& tensor) {
+    return tensor.shape.size() >= 2 &&
+           (tensor.stored->dtype == "BF16" || tensor.stored->dtype == "F16");
+  });
+  if (half != tensors_.end() && half->stored->dtype == "BF16") main_dtype_ = DType::kBF16;
+  ODMOE_RETURN_IF_ERROR(
+      JoinQuantizedWeights(*config_, absl::StrCat(folder_, "/config.json"), tensors_));
+  by_name_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    CheckpointTensor& tensor = tensors_[i];
+    by_name_.emplace(tensor.name, i);
+    if (tensor.encoding != WeightEncoding::kPlain) continue;
+    const auto known = std::find_if(std::begin(kPlainFormats), std::end(kPlainFormats), [&](DType dtype) {
+      return Info(dtype).safetensors == tensor.stored->dtype;
+    });
+    if (known == std::end(kPlainFormats)) {
+      return absl::UnimplementedError(
+          absl::StrCat(tensor.path(), ": tensor '", tensor.name, "' is ", tensor.stored->dtype,
+                       "; only BF16, F16 and F32, and what a quantization_config explains, can be "
+                       "converted"));
+    }
+    tensor.dtype = *known;
   }
   return absl::OkStatus();
 }

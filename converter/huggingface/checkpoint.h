@@ -19,6 +19,24 @@
 
 namespace odmoe {
 
+// How a weight's numbers are stored.
+enum class WeightEncoding {
+  kPlain,  // in its dtype
+  kFp8,    // F8_E4M3, times a scale
+  kInt4,   // codes 0 to 15, eight to a 32-bit word, less 8, times a scale
+};
+
+// The scales of a quantized weight: a matrix with a row for every `block_rows` rows of the weight's and
+// a column for every `block_columns` columns.
+struct WeightScales {
+  const SafetensorsReader* file = nullptr;
+  const SafetensorsTensor* stored = nullptr;
+  DType dtype = DType::kF32;
+  int64_t block_rows = 1;
+  int64_t block_columns = 1;
+  int64_t columns = 0;
+};
+
 // A weight and the file it lies in. Shape is row-major; rows are its outermost dimension.
 struct CheckpointTensor {
   std::string name;  // without the "language_model." that multimodal checkpoints put in it
@@ -26,6 +44,8 @@ struct CheckpointTensor {
   std::vector<int64_t> shape;
   const SafetensorsReader* file = nullptr;
   const SafetensorsTensor* stored = nullptr;
+  WeightEncoding encoding = WeightEncoding::kPlain;
+  WeightScales scales = {};  // of a quantized one, whose dtype says nothing
 
   const std::string& path() const { return file->file().path(); }
 };
@@ -35,7 +55,7 @@ class Checkpoint {
  public:
   // NOT_FOUND: no config.json, no safetensors files, or one that the index names is missing.
   // INVALID_ARGUMENT: not JSON; a part's name that leads out of the folder. DATA_LOSS: files that
-  // contradict themselves or the index. UNIMPLEMENTED: weights stored quantized.
+  // contradict themselves or the index. UNIMPLEMENTED: weights quantized in a way we cannot read.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(FileSystem& fs,
                                                           const std::string& folder);
   ~Checkpoint();
@@ -49,6 +69,8 @@ class Checkpoint {
   // The language model's: what multimodal checkpoints hold besides is left out. By file, and within one
   // by name as stored.
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }
+  // What most of the weights are: the format of the first matrix stored as BF16 or F16, else F16.
+  DType main_dtype() const { return main_dtype_; }
   // Null: no such tensor.
   const CheckpointTensor* Find(absl::string_view name) const;
 
@@ -58,12 +80,14 @@ class Checkpoint {
   absl::StatusOr<std::vector<std::string>> PartNames();
   absl::Status AddPart(const std::string& name);
   absl::Status CheckIndex() const;
+  absl::Status CheckTensors();
 
   FileSystem& fs_;
   const std::string folder_;
   std::unique_ptr<nlohmann::json> config_;
   std::vector<std::unique_ptr<SafetensorsReader>> files_;
   std::vector<CheckpointTensor> tensors_;
+  DType main_dtype_ = DType::kF16;
   absl::flat_hash_map<std::string, size_t> by_name_;
   absl::flat_hash_set<std::string> stored_names_;  // with those left out
   // model.safetensors.index.json: the part each tensor should be in; empty without one.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "converter/huggingface/weight_rows.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/tensor/convert.h"
@@ -13,17 +14,6 @@ namespace {
 using Sink = std::function<absl::Status(absl::Span<const std::byte>)>;
 
 constexpr uint64_t kPieceBytes = 2 * kMiB;
-
-// Rows of a weight as they are stored.
-absl::Status ReadRows(const SourceRows& part, int64_t first, int64_t count,
-                      std::vector<std::byte>& bytes) {
-  const CheckpointTensor& tensor = *part.tensor;
-  ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(tensor.dtype, part.columns));
-  bytes.resize(row_bytes * static_cast<uint64_t>(count));
-  return tensor.file->ReadTensor(*tensor.stored,
-                                 row_bytes * static_cast<uint64_t>(part.first_row + first),
-                                 absl::MakeSpan(bytes));
-}
 
 absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t columns,
                         const Sink& sink) {
@@ -39,13 +29,16 @@ absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t col
 }
 
 // Within each head, row i and row i + half become rows 2i and 2i + 1.
-void PairRotaryRows(size_t head_rows, size_t row_bytes, std::vector<std::byte>& bytes) {
-  const std::vector<std::byte> halves = bytes;
-  const size_t half = head_rows / 2;
-  for (size_t row = 0; row < bytes.size() / row_bytes; ++row) {
+template <typename T>
+void PairRotaryRows(const SourceRows& part, size_t row_elements, std::vector<T>& rows) {
+  if (part.order != RowOrder::kRotaryPairs) return;
+  const std::vector<T> halves = rows;
+  const size_t head_rows = static_cast<size_t>(part.head_rows);
+  for (size_t row = 0; row < rows.size() / row_elements; ++row) {
     const size_t in_head = row % head_rows;
-    const size_t from = row - in_head + in_head / 2 + (in_head % 2) * half;
-    std::memcpy(bytes.data() + row * row_bytes, halves.data() + from * row_bytes, row_bytes);
+    const size_t from = row - in_head + in_head / 2 + (in_head % 2) * (head_rows / 2);
+    std::memcpy(rows.data() + row * row_elements, halves.data() + from * row_elements,
+                row_elements * sizeof(T));
   }
 }
 
@@ -53,36 +46,38 @@ absl::Status StreamRows(const SourceRows& part, DType dtype, const Sink& sink) {
   const CheckpointTensor& tensor = *part.tensor;
   int64_t rows_at_once =
       std::max<int64_t>(1, static_cast<int64_t>(kPieceBytes / sizeof(float)) / part.columns);
-  const bool pairs = part.order == RowOrder::kRotaryPairs;
-  if (pairs) rows_at_once = std::max<int64_t>(1, rows_at_once / part.head_rows) * part.head_rows;
-  std::vector<std::byte> stored;
+  if (part.order == RowOrder::kRotaryPairs) {
+    rows_at_once = std::max<int64_t>(1, rows_at_once / part.head_rows) * part.head_rows;
+  }
+  const bool as_stored = tensor.encoding == WeightEncoding::kPlain && tensor.dtype == dtype;
+  const bool repacked = tensor.encoding == WeightEncoding::kInt4 && dtype == DType::kQ4_0;
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, part.columns));
+  std::vector<std::byte> bytes;
   std::vector<float> values;
   for (int64_t row = 0; row < part.row_count; row += rows_at_once) {
+    const int64_t first = part.first_row + row;
     const int64_t count = std::min(rows_at_once, part.row_count - row);
-    ODMOE_RETURN_IF_ERROR(ReadRows(part, row, count, stored));
-    if (pairs) {
-      PairRotaryRows(static_cast<size_t>(part.head_rows), stored.size() / static_cast<size_t>(count),
-                     stored);
-    }
-    if (tensor.dtype == dtype) {
-      ODMOE_RETURN_IF_ERROR(sink(stored));
+    if (as_stored || repacked) {
+      ODMOE_RETURN_IF_ERROR(as_stored
+                                ? ReadStoredRows(tensor, part.columns, first, count, bytes)
+                                : ReadQ4_0Rows(tensor, first, count, bytes));
+      PairRotaryRows(part, row_bytes, bytes);
+      ODMOE_RETURN_IF_ERROR(sink(bytes));
       continue;
     }
-    values.resize(static_cast<size_t>(count * part.columns));
-    ODMOE_RETURN_IF_ERROR(DecodeRow(tensor.dtype, stored.data(), absl::MakeSpan(values)));
+    ODMOE_RETURN_IF_ERROR(ReadWeightRows(tensor, part.columns, first, count, values));
+    PairRotaryRows(part, static_cast<size_t>(part.columns), values);
     ODMOE_RETURN_IF_ERROR(EncodeRows(dtype, values, part.columns, sink));
   }
   return absl::OkStatus();
 }
 
 absl::Status StreamTransposed(const SourceRows& part, DType dtype, const Sink& sink) {
-  const CheckpointTensor& tensor = *part.tensor;
   const size_t columns = static_cast<size_t>(part.columns);
   const size_t rows = static_cast<size_t>(part.row_count);
-  std::vector<std::byte> stored;
-  ODMOE_RETURN_IF_ERROR(ReadRows(part, 0, part.row_count, stored));
-  std::vector<float> values(rows * columns);
-  ODMOE_RETURN_IF_ERROR(DecodeRow(tensor.dtype, stored.data(), absl::MakeSpan(values)));
+  std::vector<float> values;
+  ODMOE_RETURN_IF_ERROR(
+      ReadWeightRows(*part.tensor, part.columns, part.first_row, part.row_count, values));
   std::vector<float> transposed(values.size());
   for (size_t row = 0; row < rows; ++row) {
     for (size_t column = 0; column < columns; ++column) {

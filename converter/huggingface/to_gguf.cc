@@ -6,6 +6,7 @@
 #include "converter/huggingface/general_keys.h"
 #include "converter/huggingface/tensor_mapping.h"
 #include "converter/huggingface/tokenizer.h"
+#include "converter/huggingface/weight_rows.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 
@@ -14,17 +15,39 @@ namespace {
 
 constexpr uint32_t kQuantizationVersion = 2;  // of ggml's block formats
 
-// The format most weights have: the first matrix that is not F32 tells, and F16 is safe without one.
-OutType ChooseOutType(const Checkpoint& checkpoint) {
-  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
-    if (tensor.shape.size() < 2) continue;
-    if (tensor.dtype == DType::kBF16) return OutType::kBF16;
-    if (tensor.dtype == DType::kF16) return OutType::kF16;
-  }
-  return OutType::kF16;
+OutType MainOutType(const Checkpoint& checkpoint) {
+  return checkpoint.main_dtype() == DType::kBF16 ? OutType::kBF16 : OutType::kF16;
 }
 
-absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOptions& options,
+// Whether all of a tensor is int4 packs that Q4_0 holds without loss.
+absl::StatusOr<bool> IsQ4_0(const OutputTensor& tensor) {
+  for (const SourceRows& part : tensor.parts) {
+    if (part.order == RowOrder::kTransposed) return false;
+    ODMOE_ASSIGN_OR_RETURN(const bool fits, FitsQ4_0(*part.tensor));
+    if (!fits) return false;
+  }
+  return !tensor.parts.empty();
+}
+
+// Chooses the tensors' formats, and the number that names the mixture. `auto` keeps what the checkpoint
+// has, and so its int4 packs where that is exact.
+absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType asked,
+                                       std::vector<OutputTensor>& tensors) {
+  constexpr uint32_t kMostlyQ4_0 = 2;
+  const OutType outtype = asked == OutType::kAuto ? MainOutType(checkpoint) : asked;
+  uint32_t file_type = GgufFileType(outtype);
+  for (OutputTensor& tensor : tensors) {
+    tensor.info.dtype = TensorFormat(outtype, tensor.info.name, tensor.info.ne);
+    if (asked != OutType::kAuto || tensor.info.dtype == DType::kF32) continue;
+    ODMOE_ASSIGN_OR_RETURN(const bool packed, IsQ4_0(tensor));
+    if (!packed) continue;
+    tensor.info.dtype = DType::kQ4_0;
+    file_type = kMostlyQ4_0;
+  }
+  return file_type;
+}
+
+absl::Status BuildMetadata(const GgufPlan& plan, uint32_t file_type, const ToGgufOptions& options,
                            GgufMetadata& metadata) {
   const Architecture& architecture = *plan.architecture;
   metadata.Set("general.architecture", GgufValue::String(std::string(architecture.name())));
@@ -32,7 +55,7 @@ absl::Status BuildMetadata(const GgufPlan& plan, OutType outtype, const ToGgufOp
   const Checkpoint& checkpoint = *plan.checkpoint;
   ODMOE_RETURN_IF_ERROR(AddGeneralKeys(checkpoint.file_system(), checkpoint.folder(),
                                        checkpoint.name_or_path(), plan.header.tensors, metadata));
-  architecture.AddKeys(GgufFileType(outtype), metadata);
+  architecture.AddKeys(file_type, metadata);
   metadata.Set("general.quantization_version", GgufValue::U32(kQuantizationVersion));
   return AddTokenizerKeys(*plan.checkpoint,
                           {.vocabulary_size = architecture.config().vocab_size,
@@ -49,13 +72,10 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) 
                                                               absl::StrCat(options.folder,
                                                                            "/config.json")));
   ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
-  const OutType outtype =
-      options.outtype == OutType::kAuto ? ChooseOutType(*plan.checkpoint) : options.outtype;
-  for (OutputTensor& tensor : plan.tensors) {
-    tensor.info.dtype = TensorFormat(outtype, tensor.info.name, tensor.info.ne);
-    plan.header.tensors.push_back(tensor.info);
-  }
-  ODMOE_RETURN_IF_ERROR(BuildMetadata(plan, outtype, options, plan.header.metadata));
+  ODMOE_ASSIGN_OR_RETURN(const uint32_t file_type,
+                         ChooseFormats(*plan.checkpoint, options.outtype, plan.tensors));
+  for (const OutputTensor& tensor : plan.tensors) plan.header.tensors.push_back(tensor.info);
+  ODMOE_RETURN_IF_ERROR(BuildMetadata(plan, file_type, options, plan.header.metadata));
   ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
   ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
   for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;

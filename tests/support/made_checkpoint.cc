@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 
@@ -85,6 +86,11 @@ MadeTensor* MadeCheckpoint::Find(const std::string& name) {
     if (tensor.name == name) return &tensor;
   }
   return nullptr;
+}
+
+bool MadeCheckpoint::Has(const std::string& name) const {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const MadeTensor& tensor) { return tensor.name == name; });
 }
 
 std::string MadeCheckpoint::Write(const TemporaryDirectory& parent,

@@ -30,6 +30,7 @@ class MadeCheckpoint {
 
   // Null: no such tensor.
   MadeTensor* Find(const std::string& name);
+  bool Has(const std::string& name) const;
   // Writes it below `parent`, in a folder of the model's name, which is returned. Files by the names
   // given, all of the tensors in one file.
   std::string Write(const TemporaryDirectory& parent,
