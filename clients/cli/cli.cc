@@ -33,6 +33,8 @@ constexpr char kFooter[] =
 void AddCommands(CLI::App& app, Invocation& invocation) {
   AddConvertCommand(app, invocation);
   AddInspectCommand(app, invocation);
+  AddVerifyCommand(app, invocation);
+  AddMergeCommand(app, invocation);
   AddToyCommand(app, invocation);
   AddTokenizeCommand(app, invocation);
   AddScoreCommand(app, invocation);
@@ -64,7 +66,7 @@ absl::Status WithAdvice(const absl::Status& status) {
 int Report(const absl::Status& outcome, bool json, Console& console) {
   const absl::Status status = WithAdvice(outcome);
   if (!status.ok()) {
-    if (json) console.OutLine(ErrorDocument(status));
+    if (json && !IsAlreadyWritten(status)) console.OutLine(ErrorDocument(status));
     console.ErrLine(ErrorLine(status));
   }
   return ExitCode(status);

@@ -9,6 +9,7 @@ namespace odmoe {
 namespace {
 
 constexpr char kUsagePayload[] = "odmoe.dev/usage";
+constexpr char kWrittenPayload[] = "odmoe.dev/written";
 
 std::string Message(const absl::Status& status) {
   if (status.message().empty()) return absl::StatusCodeToString(status.code());
@@ -21,6 +22,15 @@ absl::Status UsageError(absl::string_view message) {
   absl::Status status = absl::InvalidArgumentError(message);
   status.SetPayload(kUsagePayload, absl::Cord());
   return status;
+}
+
+absl::Status AlreadyWritten(absl::Status status) {
+  status.SetPayload(kWrittenPayload, absl::Cord());
+  return status;
+}
+
+bool IsAlreadyWritten(const absl::Status& status) {
+  return status.GetPayload(kWrittenPayload).has_value();
 }
 
 int ExitCode(const absl::Status& status) {

@@ -16,6 +16,10 @@ inline constexpr int kExitInterrupted = 130;
 // An INVALID_ARGUMENT that is about the command line itself.
 absl::Status UsageError(absl::string_view message);
 
+// `status`, whose message --json has already written to standard output as part of the result.
+absl::Status AlreadyWritten(absl::Status status);
+bool IsAlreadyWritten(const absl::Status& status);
+
 // 0: OK. 2: a UsageError. 130: CANCELLED, by Ctrl-C or SIGTERM. 1: all else.
 int ExitCode(const absl::Status& status);
 

@@ -39,50 +39,7 @@ std::string TensorBytes(const GgufModel& reader, const GgufTensor& tensor) {
   return bytes;
 }
 
-// The GGUF file, put together again from the directory alone.
-std::string Merged(const std::string& directory) {
-  const ModelIndex index = ReadModelIndex(PosixFileSystem(), directory).value();
-  const ExpertRegistry registry = ReadExpertRegistry(directory).value();
-  const auto base = BaseModel::Open(directory);
-  EXPECT_TRUE(base.ok()) << base.status();
-  GgufHeader header{.metadata = index.metadata, .version = index.gguf_version};
-  for (const IndexedTensor& tensor : index.tensors) {
-    header.tensors.push_back({.name = tensor.name, .dtype = tensor.dtype, .ne = tensor.ne});
-  }
-  EXPECT_EQ(LayOutGgufTensors(header), absl::OkStatus());
-  std::string file = EncodeGgufHeader(header).value();
-  const size_t data_offset = file.size();
-  file.resize(index.gguf_bytes, '\0');
-  for (size_t i = 0; i < index.tensors.size(); ++i) {
-    const IndexedTensor& tensor = index.tensors[i];
-    std::string bytes;
-    if (const BaseTensor* found = (*base)->Find(tensor.name); found != nullptr) {
-      bytes.assign(reinterpret_cast<const char*>(found->data.data()), found->data.size());
-    } else {
-      const LayerExperts& layer = *registry.catalog.FindLayer(tensor.expert_layer);
-      const ExpertTensor& part = layer.layout.part(tensor.expert_parts[0]);
-      for (int32_t expert = 0; expert < layer.expert_count; ++expert) {
-        const ExpertFile& at =
-            registry.files[registry.catalog.IndexOf({tensor.expert_layer, expert})];
-        bytes += ReadFileOrDie(at.path).substr(at.data_offset + part.offset, part.bytes);
-      }
-    }
-    EXPECT_EQ(bytes.size(), header.tensors[i].bytes);
-    file.replace(data_offset + header.tensors[i].offset, bytes.size(), bytes);
-  }
-  return file;
-}
-
 class SplitFormatTest : public testing::TestWithParam<OutType> {};
-
-TEST_P(SplitFormatTest, KeepsEveryByteOfTheFile) {
-  TemporaryDirectory folder;
-  ASSERT_EQ(WriteToyModel({.layers = 3, .outtype = GetParam()}, folder / "toy.gguf"),
-            absl::OkStatus());
-  const auto reader = Open(folder / "toy.gguf");
-  ASSERT_EQ(Split(*reader, folder / "model"), absl::OkStatus());
-  EXPECT_TRUE(Merged(folder / "model") == ReadFileOrDie(folder / "toy.gguf"));
-}
 
 TEST_P(SplitFormatTest, WritesEachExpertAsOneAlignedHashedExtent) {
   TemporaryDirectory folder;

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
+#include "clients/cli/commands/conversion_progress.h"
 #include "clients/cli/console/progress.h"
 #include "clients/cli/console/signals.h"
 #include "clients/cli/exit_code.h"
@@ -95,17 +96,6 @@ absl::Status ClearOutputs(const ConvertPlan& plan, bool force) {
   return absl::OkStatus();
 }
 
-ProgressState ToState(const ConvertProgress& progress) {
-  ProgressState state;
-  state.step = progress.step;
-  state.step_number = progress.step_number;
-  state.step_count = progress.step_count;
-  state.done_bytes = progress.done_bytes;
-  state.total_bytes = progress.total_bytes;
-  state.item = progress.item;
-  return state;
-}
-
 absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
                                    Console& console) {
   // Before the plan, which may take a while, where that is enough to know it.
@@ -125,7 +115,7 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
   const absl::Time start = absl::Now();
   const absl::Status converted = RunConversion(
       plan, &cancellation,
-      [&](const ConvertProgress& progress) { display.Update(ToState(progress)); });
+      [&](const ConvertProgress& progress) { display.Update(ToProgressState(progress)); });
   display.Finish();
   if (!converted.ok() && !options.output.quiet &&
       HasUnfinishedConversion(PosixFileSystem(), options.destination)) {

@@ -84,6 +84,26 @@ absl::StatusOr<uint32_t> AlignmentOf(const GgufMetadata& metadata) {
   return alignment;
 }
 
+HeaderText WriteHeader(const GgufHeader& header) {
+  HeaderText out;
+  out.Bytes("GGUF");
+  out.Number(header.version);
+  out.Number<uint64_t>(header.tensors.size());
+  out.Number<uint64_t>(header.metadata.entries().size());
+  for (const auto& [key, value] : header.metadata.entries()) {
+    out.String(key);
+    WriteValue(out, value);
+  }
+  for (const GgufTensor& tensor : header.tensors) {
+    out.String(tensor.name);
+    out.Number(static_cast<uint32_t>(tensor.ne.size()));
+    for (int64_t n : tensor.ne) out.Number(n);
+    out.Number(static_cast<uint32_t>(tensor.dtype));
+    out.Number(tensor.offset);
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::Status LayOutGgufTensors(GgufHeader& header) {
@@ -116,24 +136,11 @@ absl::Status LayOutGgufTensors(GgufHeader& header) {
   return absl::OkStatus();
 }
 
+uint64_t UnpaddedGgufHeaderBytes(const GgufHeader& header) { return WriteHeader(header).size(); }
+
 absl::StatusOr<std::string> EncodeGgufHeader(const GgufHeader& header) {
   ODMOE_ASSIGN_OR_RETURN(const uint32_t alignment, AlignmentOf(header.metadata));
-  HeaderText out;
-  out.Bytes("GGUF");
-  out.Number(header.version);
-  out.Number<uint64_t>(header.tensors.size());
-  out.Number<uint64_t>(header.metadata.entries().size());
-  for (const auto& [key, value] : header.metadata.entries()) {
-    out.String(key);
-    WriteValue(out, value);
-  }
-  for (const GgufTensor& tensor : header.tensors) {
-    out.String(tensor.name);
-    out.Number(static_cast<uint32_t>(tensor.ne.size()));
-    for (int64_t n : tensor.ne) out.Number(n);
-    out.Number(static_cast<uint32_t>(tensor.dtype));
-    out.Number(tensor.offset);
-  }
+  HeaderText out = WriteHeader(header);
   if (out.size() > kMaxGgufHeaderBytes) {
     return absl::InvalidArgumentError(absl::StrCat("the GGUF header would take ", out.size(),
                                                    " bytes; ", kMaxGgufHeaderBytes,

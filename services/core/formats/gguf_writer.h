@@ -30,6 +30,9 @@ absl::Status LayOutGgufTensors(GgufHeader& header);
 // INVALID_ARGUMENT: larger than kMaxGgufHeaderBytes, which no reader of ours would take.
 absl::StatusOr<std::string> EncodeGgufHeader(const GgufHeader& header);
 
+// What of those bytes is not padding at the end.
+uint64_t UnpaddedGgufHeaderBytes(const GgufHeader& header);
+
 // One file being written. Takes no more memory than the header. Not thread-safe.
 //
 //   ODMOE_ASSIGN_OR_RETURN(auto writer, GgufWriter::Create(file, std::move(header)));

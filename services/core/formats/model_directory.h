@@ -20,6 +20,7 @@
 #include "absl/types/span.h"
 #include "services/core/experts/expert_catalog.h"
 #include "services/core/formats/gguf.h"
+#include "services/core/io/file.h"
 #include "services/core/io/mapped_file.h"
 
 namespace odmoe {
@@ -42,7 +43,8 @@ struct ExpertRegistry {
 
 // Reads only the registry. NOT_FOUND: no model directory here, or one that is not complete.
 // DATA_LOSS: a registry that contradicts itself. INVALID_ARGUMENT: not JSON.
-absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_directory);
+absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_directory,
+                                                  FileSystem& fs = PosixFileSystem());
 
 // A base-model tensor: bytes stay valid as long as the BaseModel. GGUF shape order.
 struct BaseTensor {
