@@ -287,9 +287,6 @@ TEST_F(ExpertStorageFaultsTest, TerminatedItDrainsCleansUpAndEndsWell) {
 }
 
 TEST_F(ExpertStorageFaultsTest, AStoreWithoutEnoughDescriptorsServesAgainOnceThereAreSome) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "the sanitizer needs descriptors of its own for checking pointers to objects";
-#endif
   // Ends the one of the fixture: this one may open few files.
   process_->Kill();
   const std::string endpoint_file = directory_ / "endpoint";

@@ -186,7 +186,8 @@ absl::Status ReadElements(HeaderCursor& in, uint64_t count, absl::string_view wh
   return absl::OkStatus();
 }
 
-absl::Status ReadArray(HeaderCursor& in, absl::string_view what, GgufValue& value) {
+absl::Status ReadArray(HeaderCursor& in, absl::string_view what, uint64_t& elements,
+                       GgufValue& value) {
   const uint64_t at = in.offset();
   ODMOE_ASSIGN_OR_RETURN(value.type, ReadType(in, what));
   value.is_array = true;
@@ -199,6 +200,11 @@ absl::Status ReadArray(HeaderCursor& in, absl::string_view what, GgufValue& valu
     return in.Corrupt(at, absl::StrCat(what, " claims ", count, " elements of at least ",
                                        least_bytes, " bytes; ", in.remaining(), " bytes are left"));
   }
+  if (count > kMaxGgufElements - elements) {
+    return in.Corrupt(at, absl::StrCat(what, " brings the arrays' elements to ", elements + count,
+                                       ", at most ", kMaxGgufElements, " are read"));
+  }
+  elements += count;
   switch (value.type) {
     case GgufType::kString:
       return ReadElements<std::string>(in, count, what, value);
@@ -218,6 +224,7 @@ absl::Status ReadArray(HeaderCursor& in, absl::string_view what, GgufValue& valu
 absl::StatusOr<GgufMetadata> ReadKeys(HeaderCursor& in, uint64_t count) {
   GgufMetadata metadata;
   absl::flat_hash_set<std::string> seen;
+  uint64_t elements = 0;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t at = in.offset();
     ODMOE_ASSIGN_OR_RETURN(std::string key, in.String(absl::StrCat("the name of key ", i)));
@@ -229,7 +236,7 @@ absl::StatusOr<GgufMetadata> ReadKeys(HeaderCursor& in, uint64_t count) {
     GgufValue value;
     ODMOE_ASSIGN_OR_RETURN(value.type, ReadType(in, what));
     if (value.type == GgufType::kArray) {
-      ODMOE_RETURN_IF_ERROR(ReadArray(in, what, value));
+      ODMOE_RETURN_IF_ERROR(ReadArray(in, what, elements, value));
     } else {
       ODMOE_ASSIGN_OR_RETURN(value.scalar, ReadScalar(in, value.type, what));
     }

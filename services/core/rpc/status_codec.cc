@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "services/core/base/utf8.h"
 
 namespace odmoe {
 namespace {
@@ -36,24 +37,17 @@ static_assert(int(absl::StatusCode::kDataLoss) == int(grpc::StatusCode::DATA_LOS
 
 // Protobuf strings must be UTF-8, and a message may quote bytes of a hostile file.
 std::string PrintableMessage(absl::string_view message) {
-  std::string text(message.substr(0, kMaxMessageBytes));
+  // A few bytes more than are kept, so that no character which is kept was cut in two before.
+  std::string text = ReplaceInvalidUtf8(message.substr(0, kMaxMessageBytes + 3));
   for (char& c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 && c != '\n' && c != '\t') c = '?';
+    if (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') c = '?';
   }
-  // Cut back to the last whole character, then replace what is no UTF-8 at all.
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const size_t length = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-    bool whole = lead < 0x80 || (lead >= 0xC2 && lead <= 0xF4 && i + length <= text.size());
-    for (size_t k = 1; whole && k < length; ++k) {
-      whole = (static_cast<unsigned char>(text[i + k]) & 0xC0) == 0x80;
-    }
-    out.append(whole ? text.substr(i, length) : "?");
-    i += whole ? length : 1;
+  if (text.size() > kMaxMessageBytes) {
+    size_t end = kMaxMessageBytes;
+    while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+    text.resize(end);
   }
-  return out;
+  return text;
 }
 
 bool WorthRetrying(absl::StatusCode code) {

@@ -5,6 +5,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
+#include "services/core/base/utf8.h"
 
 namespace odmoe {
 namespace {
@@ -60,7 +61,16 @@ TEST(StatusCodecTest, MessagesBecomeShortUtf8) {
   const std::string hostile = std::string("name \xff\xfe\x01 ") + std::string(100000, 'x');
   const grpc::Status status = ToGrpcStatus(absl::InvalidArgumentError(hostile));
   EXPECT_LE(status.error_message().size(), 4096u);
-  EXPECT_EQ(status.error_message().substr(0, 9), "name ??? ");
+  EXPECT_EQ(status.error_message().substr(0, 13), "name \uFFFD\uFFFD? ");
+  // Cut between characters, and never longer for what replaces bad bytes.
+  for (const std::string& filler : {std::string("\xE2\x82\xAC"), std::string("\xFF")}) {
+    std::string text = "x";
+    for (int i = 0; i < 5000; ++i) text += filler;
+    const std::string cut = ToGrpcStatus(absl::InternalError(text)).error_message();
+    EXPECT_LE(cut.size(), 4096u);
+    EXPECT_GE(cut.size(), 4094u);
+    EXPECT_EQ(FirstInvalidUtf8(cut), cut.size());
+  }
   EXPECT_EQ(ToGrpcStatus(absl::InternalError("Zürich — 1815")).error_message(), "Zürich — 1815");
 }
 
