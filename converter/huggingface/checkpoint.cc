@@ -25,7 +25,8 @@ constexpr DType kPlainFormats[] = {DType::kBF16, DType::kF16, DType::kF32};
 
 // A weight's file, directly in the folder.
 bool IsPartName(absl::string_view name) {
-  return !absl::StrContains(name, '/') && !absl::StartsWith(name, ".") &&
+  // The system's calls would read no further than a NUL.
+  return !absl::StrContains(name, '/') && !absl::StrContains(name, '\0') && !absl::StartsWith(name, ".") &&
          absl::EndsWith(name, ".safetensors");
 }
 

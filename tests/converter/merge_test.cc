@@ -185,5 +185,22 @@ TEST_F(DamagedDirectoryTest, CancellingLeavesNothing) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out.gguf.partial"));
 }
 
+TEST_F(DamagedDirectoryTest, AnInterruptedMergeGoesOn) {
+  Cancellation cancellation;
+  const MergeOptions options = {.directory = folder_ / "model",
+                                .destination = folder_ / "out.gguf",
+                                .verify = false,
+                                .concurrency = 1};
+  const auto stop_halfway = [&](const ConvertProgress& progress) {
+    if (2 * progress.done_bytes > progress.total_bytes) cancellation.CancelAndKeepWork();
+  };
+  EXPECT_EQ(MergeModel(options, &cancellation, stop_halfway).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_FALSE(std::filesystem::exists(options.destination));
+  EXPECT_TRUE(std::filesystem::exists(options.destination + ".partial"));
+  ASSERT_TRUE(MergeModel(options, nullptr, nullptr).ok());
+  EXPECT_TRUE(ReadFileOrDie(options.destination) == ReadFileOrDie(folder_ / "toy.gguf"));
+}
+
 }  // namespace
 }  // namespace odmoe
