@@ -72,9 +72,11 @@ class RegexSplitter::Pattern {
 // One call of Split.
 class RegexSplitter::Pass {
  public:
-  Pass(const std::vector<std::unique_ptr<Pattern>>& patterns, size_t text_bytes, OnPiece on_piece)
+  Pass(const std::vector<std::unique_ptr<Pattern>>& patterns, size_t text_bytes, OnPiece on_piece,
+       bool matches_only)
       : patterns_(patterns),
         on_piece_(on_piece),
+        matches_only_(matches_only),
         context_(pcre2_match_context_create(nullptr)) {
     pcre2_set_match_limit(context_.get(), MatchLimit(text_bytes));
     for (const auto& pattern : patterns_) {
@@ -107,16 +109,19 @@ class RegexSplitter::Pass {
         from = begin < piece.size() ? begin + CharacterLength(piece[begin]) : piece.size();
         continue;
       }
-      ODMOE_RETURN_IF_ERROR(Split(piece.substr(between, begin - between), index + 1));
+      if (!matches_only_) {
+        ODMOE_RETURN_IF_ERROR(Split(piece.substr(between, begin - between), index + 1));
+      }
       ODMOE_RETURN_IF_ERROR(Split(piece.substr(begin, end - begin), index + 1));
       between = from = end;
     }
-    return Split(piece.substr(between), index + 1);
+    return matches_only_ ? absl::OkStatus() : Split(piece.substr(between), index + 1);
   }
 
  private:
   const std::vector<std::unique_ptr<Pattern>>& patterns_;
   OnPiece on_piece_;
+  const bool matches_only_;
   MatchContext context_;
   std::vector<MatchData> match_data_;
 };
@@ -135,7 +140,11 @@ absl::StatusOr<std::unique_ptr<RegexSplitter>> RegexSplitter::Create(
 }
 
 absl::Status RegexSplitter::Split(absl::string_view text, OnPiece on_piece) const {
-  return Pass(patterns_, text.size(), on_piece).Split(text, 0);
+  return Pass(patterns_, text.size(), on_piece, false).Split(text, 0);
+}
+
+absl::Status RegexSplitter::ForEachMatch(absl::string_view text, OnPiece on_match) const {
+  return Pass(patterns_, text.size(), on_match, true).Split(text, 0);
 }
 
 }  // namespace odmoe

@@ -28,6 +28,9 @@ class RegexSplitter {
   // UTF-8. RESOURCE_EXHAUSTED: a match took more than a fixed number of steps a byte.
   absl::Status Split(absl::string_view text, OnPiece on_piece) const;
 
+  // Calls on_match with the matches alone, of the one expression there is.
+  absl::Status ForEachMatch(absl::string_view text, OnPiece on_match) const;
+
  private:
   class Pattern;
   class Pass;

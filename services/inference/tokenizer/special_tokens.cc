@@ -3,55 +3,44 @@
 namespace odmoe {
 namespace {
 
-uint64_t EdgeKey(uint32_t node, char byte) {
-  return uint64_t{node} << 8 | static_cast<uint8_t>(byte);
+// The longest name in `trie` that `text` begins with: its length and token; 0, -1: none.
+std::pair<size_t, TokenId> LongestPrefix(const TokenTrie& trie, absl::string_view text) {
+  std::pair<size_t, TokenId> longest = {0, -1};
+  TokenTrie::Node node = TokenTrie::kRoot;
+  for (size_t at = 0; at < text.size(); ++at) {
+    node = trie.Step(node, text[at]);
+    if (node == TokenTrie::kNone) break;
+    if (trie.TokenAt(node) >= 0) longest = {at + 1, trie.TokenAt(node)};
+  }
+  return longest;
 }
 
 }  // namespace
 
-SpecialTokens::SpecialTokens(const Vocabulary& vocabulary) : nodes_(1) {
+SpecialTokens::SpecialTokens(const Vocabulary& vocabulary) {
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
-    switch (vocabulary.type(token)) {
-      case TokenType::kUserDefined:
-        Add(vocabulary.Piece(token), token, true);
-        break;
-      case TokenType::kControl:
-      case TokenType::kUnknown:
-        Add(vocabulary.Piece(token), token, false);
-        break;
-      default:
-        break;
-    }
+    const TokenType type = vocabulary.type(token);
+    const bool user_defined = type == TokenType::kUserDefined;
+    if (!user_defined && type != TokenType::kControl && type != TokenType::kUnknown) continue;
+    const absl::string_view name = vocabulary.Text(token);
+    if (name.empty()) continue;
+    begins_[static_cast<uint8_t>(name[0])] = true;
+    (user_defined ? user_defined_ : control_).Add(name, token);
   }
-}
-
-void SpecialTokens::Add(absl::string_view name, TokenId token, bool user_defined) {
-  if (name.empty()) return;
-  begins_[static_cast<uint8_t>(name[0])] = true;
-  uint32_t node = 0;
-  for (char byte : name) {
-    const auto [edge, added] =
-        edges_.try_emplace(EdgeKey(node, byte), static_cast<uint32_t>(nodes_.size()));
-    if (added) nodes_.emplace_back();
-    node = edge->second;
-  }
-  // Of two tokens with one name the first counts.
-  if (nodes_[node].token < 0) nodes_[node] = {token, user_defined};
 }
 
 SpecialTokens::Match SpecialTokens::LongestAt(absl::string_view text, size_t offset,
                                               bool control) const {
-  Match longest = {offset, 0, -1};
-  uint32_t node = 0;
-  for (size_t at = offset; at < text.size(); ++at) {
-    const auto edge = edges_.find(EdgeKey(node, text[at]));
-    if (edge == edges_.end()) break;
-    node = edge->second;
-    if (nodes_[node].token >= 0 && (control || nodes_[node].user_defined)) {
-      longest = {offset, at + 1 - offset, nodes_[node].token};
+  auto longest = LongestPrefix(user_defined_, text.substr(offset));
+  if (control) {
+    const auto other = LongestPrefix(control_, text.substr(offset));
+    // Of two tokens with one name the first counts.
+    if (other.first > longest.first ||
+        (other.first == longest.first && other.second < longest.second)) {
+      longest = other;
     }
   }
-  return longest;
+  return {offset, longest.first, longest.second};
 }
 
 SpecialTokens::Match SpecialTokens::Find(absl::string_view text, size_t from, bool control) const {

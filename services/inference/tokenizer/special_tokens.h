@@ -1,11 +1,10 @@
 // Finds the tokens that are recognized by name in a text before it is split.
 #pragma once
 
-#include <cstdint>
-#include <vector>
+#include <cstddef>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
+#include "services/inference/tokenizer/token_trie.h"
 #include "services/inference/tokenizer/vocabulary.h"
 
 namespace odmoe {
@@ -27,17 +26,10 @@ class SpecialTokens {
   Match Find(absl::string_view text, size_t from, bool control) const;
 
  private:
-  struct Node {
-    TokenId token = -1;  // whose name ends here
-    bool user_defined = false;
-  };
-
-  void Add(absl::string_view name, TokenId token, bool user_defined);
   Match LongestAt(absl::string_view text, size_t offset, bool control) const;
 
-  // A trie: node 0 is the root; edges by node and byte.
-  std::vector<Node> nodes_;
-  absl::flat_hash_map<uint64_t, uint32_t> edges_;
+  TokenTrie user_defined_;
+  TokenTrie control_;  // and unknown tokens
   bool begins_[256] = {};  // bytes that some name begins with
 };
 

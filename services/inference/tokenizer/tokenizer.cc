@@ -3,30 +3,23 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/utf8.h"
-#include "services/inference/tokenizer/byte_level_bpe.h"
 
 namespace odmoe {
 
-Tokenizer::Tokenizer(Vocabulary vocabulary, std::unique_ptr<FragmentEncoder> encoder)
-    : vocabulary_(std::move(vocabulary)),
+Tokenizer::Tokenizer(TokenizerParts parts)
+    : vocabulary_(std::move(parts.vocabulary)),
       special_tokens_(vocabulary_),
-      encoder_(std::move(encoder)) {}
+      encoder_(std::move(parts.encoder)),
+      drops_first_space_(parts.drops_first_space) {}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(const GgufMetadata& metadata) {
-  ODMOE_ASSIGN_OR_RETURN(const std::string model, metadata.GetString("tokenizer.ggml.model"));
-  if (model != "gpt2") {
-    return absl::UnimplementedError(absl::StrCat(
-        "tokenizer.ggml.model is '", model, "'; only byte-level BPE ('gpt2') is supported",
-        model == "llama" ? ", SentencePiece is not yet" : ""));
-  }
-  ODMOE_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::FromByteLevel(metadata));
-  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<FragmentEncoder> encoder,
-                         MakeByteLevelBpe(metadata, vocabulary));
-  return absl::WrapUnique(new Tokenizer(std::move(vocabulary), std::move(encoder)));
+  ODMOE_ASSIGN_OR_RETURN(TokenizerParts parts, MakeTokenizerParts(metadata));
+  return absl::WrapUnique(new Tokenizer(std::move(parts)));
 }
 
 absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(absl::string_view text,
@@ -43,13 +36,22 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(absl::string_view text,
   if (options.add_special && adds_bos()) tokens.push_back(bos_id());
   for (size_t at = 0; at < text.size();) {
     const SpecialTokens::Match special = special_tokens_.Find(text, at, options.parse_special);
-    if (special.offset > at) {
-      ODMOE_RETURN_IF_ERROR(encoder_->Encode(text.substr(at, special.offset - at), tokens));
-    }
-    if (special.length > 0) tokens.push_back(special.token);
+    absl::string_view fragment = text.substr(at, special.offset - at);
     at = special.offset + special.length;
+    const bool found = special.length > 0;
+    if (found && vocabulary_.StripsBefore(special.token)) {
+      fragment = absl::StripTrailingAsciiWhitespace(fragment);
+    }
+    if (!fragment.empty()) ODMOE_RETURN_IF_ERROR(encoder_->Encode(fragment, tokens));
+    if (found) tokens.push_back(special.token);
+    if (found && vocabulary_.StripsAfter(special.token)) {
+      while (at < text.size() && absl::ascii_isspace(static_cast<uint8_t>(text[at]))) ++at;
+    }
   }
   if (options.add_special && adds_eos()) tokens.push_back(eos_id());
+  if (options.add_special && vocabulary_.roles().add_sep) {
+    tokens.push_back(vocabulary_.roles().sep);
+  }
   return tokens;
 }
 
@@ -60,7 +62,9 @@ absl::StatusOr<std::string> Tokenizer::Decode(absl::Span<const TokenId> tokens) 
       return absl::InvalidArgumentError(absl::StrFormat("token %d at position %d, expected 0 to %d",
                                                         tokens[i], i, vocabulary_size() - 1));
     }
-    text.append(Piece(tokens[i]).data(), Piece(tokens[i]).size());
+    absl::string_view piece = Piece(tokens[i]);
+    if (i == 0 && drops_first_space_ && !IsSpecial(tokens[i])) absl::ConsumePrefix(&piece, " ");
+    text.append(piece.data(), piece.size());
   }
   return text;
 }

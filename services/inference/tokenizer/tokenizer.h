@@ -3,9 +3,8 @@
 //   ODMOE_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::Create(metadata));
 //   ODMOE_ASSIGN_OR_RETURN(auto tokens, tokenizer->Encode("It was a", {.add_special = false}));
 //
-// Byte-level BPE (tokenizer.ggml.model "gpt2"): special tokens are cut out first, what lies between
-// is normalized where the model wants it, split by the pre-tokenizer's expressions, written in the
-// 256 byte characters and merged pair by pair, the lowest rank first.
+// Special tokens are cut out first; what lies between is encoded as tokenizer.ggml.model says
+// (tokenizer_parts.h lists the families).
 #pragma once
 
 #include <cstdint>
@@ -18,9 +17,8 @@
 #include "absl/types/span.h"
 #include "services/core/formats/gguf.h"
 #include "services/core/generation/language_model.h"
-#include "services/inference/tokenizer/fragment_encoder.h"
 #include "services/inference/tokenizer/special_tokens.h"
-#include "services/inference/tokenizer/vocabulary.h"
+#include "services/inference/tokenizer/tokenizer_parts.h"
 
 namespace odmoe {
 
@@ -42,8 +40,9 @@ class Tokenizer {
   absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text,
                                               const TokenizeOptions& options) const;
 
-  // The tokens' bytes, joined, control tokens by name: undoes Encode up to normalization. May be
-  // cut inside a UTF-8 character. INVALID_ARGUMENT: a token outside the vocabulary.
+  // The tokens' bytes, joined, control tokens by name: undoes Encode up to normalization, and but
+  // for the spaces that SentencePiece puts after special tokens. May be cut inside a UTF-8
+  // character. INVALID_ARGUMENT: a token outside the vocabulary.
   absl::StatusOr<std::string> Decode(absl::Span<const TokenId> tokens) const;
 
   // One token's bytes, control tokens by name. Empty for a token outside the vocabulary. Valid as
@@ -68,11 +67,18 @@ class Tokenizer {
   bool adds_eos() const { return vocabulary_.roles().add_eos; }
 
  private:
-  Tokenizer(Vocabulary vocabulary, std::unique_ptr<FragmentEncoder> encoder);
+  explicit Tokenizer(TokenizerParts parts);
+  // Recognized by name in a text.
+  bool IsSpecial(TokenId token) const {
+    const TokenType type = vocabulary_.type(token);
+    return type == TokenType::kControl || type == TokenType::kUserDefined ||
+           type == TokenType::kUnknown;
+  }
 
   Vocabulary vocabulary_;
   SpecialTokens special_tokens_;
   std::unique_ptr<FragmentEncoder> encoder_;
+  bool drops_first_space_;  // Encode put it there
 };
 
 }  // namespace odmoe

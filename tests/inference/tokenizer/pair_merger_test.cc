@@ -31,7 +31,7 @@ struct Merging {
 };
 
 Merging MakeMerging(const std::vector<std::string>& merges) {
-  auto vocabulary = Vocabulary::FromByteLevel(MakeMetadata({.merges = merges}));
+  auto vocabulary = Vocabulary::Create(MakeMetadata({.merges = merges}), {});
   EXPECT_TRUE(vocabulary.ok()) << vocabulary.status();
   auto merger = PairMerger::Create(*vocabulary, merges);
   EXPECT_TRUE(merger.ok()) << merger.status();
@@ -103,7 +103,7 @@ TEST(PairMergerTest, AgreesWithTheDefinitionOnRandomVocabularies) {
 }
 
 TEST(PairMergerTest, MergesThatContradictTheVocabularyAreRefused) {
-  const auto vocabulary = Vocabulary::FromByteLevel(MakeMetadata({.merges = {"a b"}}));
+  const auto vocabulary = Vocabulary::Create(MakeMetadata({.merges = {"a b"}}), {});
   ASSERT_TRUE(vocabulary.ok());
   for (const std::string merge : {"ab", "a ", "a c", "zz b", "", " ", "a 日"}) {
     const auto merger = PairMerger::Create(*vocabulary, {"a b", merge});
@@ -112,21 +112,54 @@ TEST(PairMergerTest, MergesThatContradictTheVocabularyAreRefused) {
   }
 }
 
-TEST(PairMergerTest, ByteWithoutTokenNeedsAnUnknownToken) {
+std::vector<TokenId> Tokens(const PairMerger& merger, absl::string_view text) {
+  PairMerger::Scratch scratch;
+  std::vector<TokenId> tokens;
+  merger.Merge(text, scratch, tokens);
+  return tokens;
+}
+
+TEST(PairMergerTest, ByteWithoutTokenIsUnknownOrLeftOut) {
   GgufMetadata metadata = MakeMetadata({.special = {{"<unk>", TokenType::kUnknown}}});
   std::vector<std::string> tokens = **metadata.GetStrings("tokenizer.ggml.tokens");
   tokens['q'] = "qqq";
   metadata.Set("tokenizer.ggml.tokens", GgufValue::Strings(tokens));
-  const auto without = Vocabulary::FromByteLevel(metadata);
-  EXPECT_THAT(std::string(PairMerger::Create(*without, {}).status().message()), HasSubstr("0x71"));
+  const auto without = Vocabulary::Create(metadata, {});
+  EXPECT_THAT(Tokens(*PairMerger::Create(*without, {}), "aqb"), ElementsAre('a', 'b'));
   metadata.Set("tokenizer.ggml.unknown_token_id", GgufValue::U32(256));
-  const auto with = Vocabulary::FromByteLevel(metadata);
+  const auto with = Vocabulary::Create(metadata, {});
   const auto merger = PairMerger::Create(*with, {});
   ASSERT_TRUE(merger.ok()) << merger.status();
-  PairMerger::Scratch scratch;
-  std::vector<TokenId> out;
-  merger->Merge("aq", scratch, out);
-  EXPECT_THAT(out, ElementsAre('a', 256));
+  EXPECT_THAT(Tokens(*merger, "aq"), ElementsAre('a', 256));
+}
+
+TEST(PairMergerTest, VocabularyWithoutBytesIsRefused) {
+  GgufMetadata metadata;
+  metadata.Set("tokenizer.ggml.tokens", GgufValue::Strings({"hello", "world"}));
+  const auto merger = PairMerger::Create(*Vocabulary::Create(metadata, {}), {});
+  EXPECT_EQ(merger.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(merger.status().message()), HasSubstr("256 bytes"));
+}
+
+TEST(PairMergerTest, MergesMayMakeAddedTokens) {
+  GgufMetadata metadata = MakeMetadata({.special = {{"ab", TokenType::kUserDefined},
+                                                    {"abab", TokenType::kControl}}});
+  const auto merger =
+      PairMerger::Create(*Vocabulary::Create(metadata, {}), {"a b", "ab ab"});
+  ASSERT_TRUE(merger.ok()) << merger.status();
+  EXPECT_THAT(Tokens(*merger, "ababab"), ElementsAre(257, 256));
+  EXPECT_EQ(merger->Find("ab"), 256);
+  EXPECT_EQ(merger->Find("abab"), -1) << "a text does not become a control token by its name";
+}
+
+TEST(PairMergerTest, WithoutByteCharactersTokensAreTextAndTheRestIsBytes) {
+  GgufMetadata metadata;
+  metadata.Set("tokenizer.ggml.tokens",
+               GgufValue::Strings({"é", "t", "té", "<0xE2>", "<0x82>", "<0xAC>"}));
+  const auto merger =
+      PairMerger::Create(*Vocabulary::Create(metadata, {}), {"t é"}, /*byte_characters=*/false);
+  ASSERT_TRUE(merger.ok()) << merger.status();
+  EXPECT_THAT(Tokens(*merger, "été€!"), ElementsAre(0, 2, 3, 4, 5));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -68,8 +69,8 @@ TEST_P(VocabularyFileTest, EveryTextGivesTheExpectedTokensAndComesBack) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Vocabularies, VocabularyFileTest, testing::Values("gpt-2", "deepseek-llm"),
-                         [](const auto& info) { return info.param == "gpt-2" ? "Gpt2" : "DeepSeekLlm"; });
+INSTANTIATE_TEST_SUITE_P(Vocabularies, VocabularyFileTest, testing::Values("gpt-2", "deepseek-llm", "llama-spm"),
+                         [](const auto& info) { return absl::StrReplaceAll(info.param, {{"-", "_"}}); });
 
 // The keys that converting tests/data/tiny-kimi/tokenizer.json gives.
 GgufMetadata TinyKimiMetadata() {

@@ -72,10 +72,12 @@ TEST(RegexSplitterTest, KimiPatternCutsAsItsIntersectionsSay) {
   const PreTokenizer* kimi = FindPreTokenizer("kimi-k2");
   ASSERT_EQ(kimi->written.size(), 1u);
   std::string literal = absl::StrReplaceAll(
-      kimi->written[0], {{R"([\p{Lu})", R"((?:(?!\p{Han})[\p{Lu})"},
+      kimi->written[0][0], {{R"([\p{Lu})", R"((?:(?!\p{Han})[\p{Lu})"},
                          {R"([\p{Ll}\p{Lm})", R"((?:(?!\p{Han})[\p{Ll}\p{Lm})"},
                          {R"(&&[^\p{Han}]])", "])"}});
-  literal = absl::StrReplaceAll(literal, {{R"(\p{Han})", R"(\p{sc:Han})"}});
+  literal = absl::StrReplaceAll(literal, {{R"(\p{Han})", R"(\p{sc:Han})"},
+                                          {R"(\s)", R"(\p{White_Space})"},
+                                          {R"(\S)", R"(\P{White_Space})"}});
   std::vector<std::string> characters;
   for (UChar32 code = 0; code <= 0x10FFFF; ++code) {
     if (U_IS_SURROGATE(code)) continue;
@@ -108,7 +110,7 @@ class EveryPreTokenizerTest : public testing::TestWithParam<std::string> {};
 TEST_P(EveryPreTokenizerTest, SplitsLongRunsInLinearTime) {
   auto splitter = RegexSplitter::Create(FindPreTokenizer(GetParam())->regexes);
   ASSERT_TRUE(splitter.ok()) << splitter.status();
-  constexpr size_t kCharacters = size_t{1} << 18;
+  constexpr size_t kCharacters = size_t{1} << 15;
   const std::string endings[] = {"", "1", "x", "!", "\n", "日", "\u0301"};
   for (const std::string unit : {" ", "a", "A", "日", "'", "\n", "\t", "1", "!", "aB", "\u00a0",
                                  "\u02b0", "\u0301", "\r\n", " \n", "/", "٣", "カ"}) {

@@ -11,14 +11,14 @@ class SpecialTokensTest : public testing::Test {
   static constexpr TokenId kFirst = 256;
 
   static Vocabulary MakeVocabulary() {
-    return *Vocabulary::FromByteLevel(MakeMetadata({.special = {
+    return *Vocabulary::Create(MakeMetadata({.special = {
                                                         {"<|im|>", TokenType::kControl},
                                                         {"<|im|>x", TokenType::kControl},
                                                         {"<tool>", TokenType::kUserDefined},
                                                         {"<tool>s", TokenType::kControl},
                                                         {"<hole>", TokenType::kUnused},
                                                         {"<unk>", TokenType::kUnknown},
-                                                    }}));
+                                                    }}), {});
   }
 
   void ExpectMatch(absl::string_view text, size_t from, bool control, size_t offset, size_t length,

@@ -13,9 +13,10 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(VocabularyTest, NormalTokensAreBytesAndOthersTheirText) {
-  const auto vocabulary = Vocabulary::FromByteLevel(
+  const auto vocabulary = Vocabulary::Create(
       MakeMetadata({.merges = {"Ġ a"},
-                    .special = {{"Ġsaid", TokenType::kUserDefined}, {"<0x0A>", TokenType::kByte}}}));
+                    .special = {{"Ġsaid", TokenType::kUserDefined}, {"<0x0A>", TokenType::kByte}}}),
+      {});
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   EXPECT_EQ(vocabulary->Piece(256), " a");
   EXPECT_EQ(vocabulary->Piece(257), "Ġsaid");
@@ -30,7 +31,7 @@ TEST(VocabularyTest, EndTokensAreThoseNamedAndThoseKnown) {
                                                     {"<|im_start|>", TokenType::kControl},
                                                     {"<|eot_id|>", TokenType::kUserDefined}}});
   metadata.Set("tokenizer.ggml.eos_token_id", GgufValue::U32(256));
-  const auto vocabulary = Vocabulary::FromByteLevel(metadata);
+  const auto vocabulary = Vocabulary::Create(metadata, {});
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   EXPECT_TRUE(vocabulary->IsEndOfGeneration(256));
   EXPECT_TRUE(vocabulary->IsEndOfGeneration(257));
@@ -45,7 +46,7 @@ TEST(VocabularyTest, WithoutTypesEveryTokenIsNormal) {
   for (const auto& [key, value] : with_types.entries()) {
     if (key != "tokenizer.ggml.token_type") metadata.Set(key, value);
   }
-  const auto vocabulary = Vocabulary::FromByteLevel(metadata);
+  const auto vocabulary = Vocabulary::Create(metadata, {});
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   EXPECT_EQ(vocabulary->type(0), TokenType::kNormal);
 }
@@ -60,7 +61,7 @@ class BadMetadataTest : public testing::TestWithParam<BadKey> {};
 TEST_P(BadMetadataTest, IsRefusedByName) {
   GgufMetadata metadata = MakeMetadata({});
   metadata.Set(GetParam().key, GetParam().value);
-  const auto vocabulary = Vocabulary::FromByteLevel(metadata);
+  const auto vocabulary = Vocabulary::Create(metadata, {});
   EXPECT_EQ(vocabulary.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(vocabulary.status().message()), HasSubstr(GetParam().key));
 }
@@ -84,13 +85,13 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(VocabularyTest, TokenIdOfAllOnesMeansNone) {
   GgufMetadata metadata = MakeMetadata({});
   metadata.Set("tokenizer.ggml.bos_token_id", GgufValue::U32(0xFFFFFFFF));
-  const auto vocabulary = Vocabulary::FromByteLevel(metadata);
+  const auto vocabulary = Vocabulary::Create(metadata, {});
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
   EXPECT_EQ(vocabulary->roles().bos, -1);
 }
 
 TEST(VocabularyTest, MissingTokensAreNotFound) {
-  EXPECT_EQ(Vocabulary::FromByteLevel(GgufMetadata()).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Vocabulary::Create(GgufMetadata(), {}).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace
