@@ -62,6 +62,12 @@ std::optional<std::string> RegexOf(const nlohmann::json& step) {
     if (Flag(step, "add_prefix_space", true)) return std::nullopt;
     return Flag(step, "use_regex", true) ? std::string(kGpt2Regex) : std::string();
   }
+  if (type == "Punctuation") {
+    const std::string behavior = Text(step, "behavior");
+    if (behavior == "Isolated") return std::string(kPunctuationRegex);
+    if (behavior == "Contiguous") return absl::StrCat(kPunctuationRegex, "+");
+    return std::nullopt;
+  }
   if (type == "Digits") return Flag(step, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)";
   if (type != "Split" || !step.contains("pattern") || !step["pattern"].is_object()) {
     return std::nullopt;
@@ -109,6 +115,30 @@ absl::StatusOr<const PreTokenizer*> RecognizeTokenizerJson(const nlohmann::json&
   const PreTokenizer* pre = RecognizePreTokenizer(regexes, nfc, ignore_merges);
   if (pre == nullptr) return Unknown(steps, nfc, ignore_merges, where);
   return pre;
+}
+
+absl::string_view NameOfPreTokenizer(const PreTokenizer& pre,
+                                     const std::vector<AddedToken>& added) {
+  struct Alias {
+    absl::string_view rules;
+    absl::string_view token;
+    absl::string_view name;
+  };
+  constexpr Alias kAliases[] = {
+      {"qwen2", "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "deepseek-r1-qwen"},
+      {"gpt-4o", "<|begin_of_text|>", "llama4"},
+      {"smaug-bpe", "[gMASK]", "glm4"},
+      {"smaug-bpe", "<|endoftext|>", "dbrx"},
+      {"starcoder", "<|START_OF_TURN_TOKEN|>", "command-r"},
+      {"deepseek-v3", "<\uff5chy_begin\u2581of\u2581sentence\uff5c>", "hunyuan-dense"},
+  };
+  for (const Alias& alias : kAliases) {
+    if (alias.rules != pre.name) continue;
+    for (const AddedToken& token : added) {
+      if (token.content == alias.token) return alias.name;
+    }
+  }
+  return pre.name;
 }
 
 }  // namespace odmoe

@@ -33,7 +33,14 @@ constexpr Role kRoles[] = {
     {"cls", "tokenizer.ggml.cls_token_id", ""},
     {"mask", "tokenizer.ggml.mask_token_id", ""},
     {"eot", "tokenizer.ggml.eot_token_id", ""},
+    {"eom", "tokenizer.ggml.eom_token_id", ""},
 };
+
+size_t RowOf(absl::string_view role) {
+  size_t row = 0;
+  while (kRoles[row].name != role) ++row;
+  return row;
+}
 
 const nlohmann::json* FindMember(const nlohmann::json& object, const std::string& key) {
   if (!object.is_object()) return nullptr;
@@ -58,35 +65,87 @@ std::string TemplateToken(const nlohmann::json& piece) {
   return special == nullptr ? "" : StringOr(FindMember(*special, "id"), "");
 }
 
-// What each role's token is, and whether it is added to a text; by the row in kRoles.
+// What each role's token is, and whether it is added to a text.
 struct Roles {
   std::string text[std::size(kRoles)];
-  std::optional<bool> added[std::size(kRoles)];
+  std::vector<std::pair<size_t, bool>> added;  // by row; in the order they became known
 
   std::string& Text(absl::string_view role) { return text[RowOf(role)]; }
-  std::optional<bool>& Added(absl::string_view role) { return added[RowOf(role)]; }
-  static size_t RowOf(absl::string_view role) {
-    size_t row = 0;
-    while (kRoles[row].name != role) ++row;
-    return row;
+  void SetAdded(size_t row, bool value) {
+    for (auto& [known, flag] : added) {
+      if (known == row) {
+        flag = value;
+        return;
+      }
+    }
+    added.emplace_back(row, value);
   }
+  void SetAdded(absl::string_view role, bool value) { SetAdded(RowOf(role), value); }
 };
+
+// RobertaProcessing: its two special tokens, around a text and between two.
+void ReadRoberta(const nlohmann::json& processor, Roles& roles) {
+  for (absl::string_view role : {"bos", "eos", "sep"}) roles.SetAdded(role, true);
+  const auto name = [&](const char* key, const std::string& otherwise) {
+    const nlohmann::json* entry = FindMember(processor, key);
+    return entry != nullptr && entry->is_array() && !entry->empty() ? StringOr(&entry->front(), "")
+                                                                    : otherwise;
+  };
+  if (roles.Text("cls").empty()) roles.Text("cls") = name("cls", roles.Text("bos"));
+  if (roles.Text("sep").empty()) roles.Text("sep") = name("sep", roles.Text("eos"));
+}
+
+// Whether a pair of texts has a separator of its own between them, beside the end of the first.
+void ReadPair(const nlohmann::json& processor, const std::string& first, const std::string& last,
+              Roles& roles) {
+  const nlohmann::json* pair = FindMember(processor, "pair");
+  if (pair == nullptr || !pair->is_array() || pair->empty()) return;
+  size_t begin = !first.empty() && TemplateToken(pair->front()) == first ? 1 : 0;
+  size_t end = pair->size();
+  if (!last.empty() && TemplateToken(pair->back()) == last) --end;
+  const auto is_sequence = [&](size_t at, absl::string_view id) {
+    const nlohmann::json* sequence = FindMember((*pair)[at], "Sequence");
+    return sequence != nullptr && StringOr(FindMember(*sequence, "id"), "") == id;
+  };
+  if (begin + 2 >= end || !is_sequence(begin, "A") || !is_sequence(end - 1, "B")) return;
+  const auto separates = [&](size_t at) {
+    const std::string token = TemplateToken((*pair)[at]);
+    return !token.empty() && (token == roles.Text("sep") || token == roles.Text("eos"));
+  };
+  const bool add = (separates(begin + 1) && last.empty()) ||
+                   (end - begin == 4 && separates(begin + 2));
+  roles.SetAdded("sep", add);
+  if (add && roles.Text("sep").empty()) roles.Text("sep") = roles.Text("eos");
+}
 
 // tokenizer.json's post-processor names the tokens put around a text.
 void ReadTemplate(const nlohmann::json& processor, Roles& roles) {
-  if (StringOr(FindMember(processor, "type"), "") != "TemplateProcessing") return;
+  const std::string type = StringOr(FindMember(processor, "type"), "");
+  if (type == "RobertaProcessing") return ReadRoberta(processor, roles);
+  if (type != "TemplateProcessing") return;
+  std::string first, last;
   const nlohmann::json* single = FindMember(processor, "single");
-  if (single == nullptr || !single->is_array() || single->size() < 2) return;
-  if (const std::string first = TemplateToken(single->front()); !first.empty()) {
-    roles.Added("bos") = first == roles.Text("bos") || first == roles.Text("cls");
+  if (single != nullptr && single->is_array() && single->size() > 1) {
+    first = TemplateToken(single->front());
+    last = TemplateToken(single->back());
   }
-  if (const std::string last = TemplateToken(single->back()); !last.empty()) {
+  if (!first.empty()) {
+    if (first != roles.Text("bos") && first != roles.Text("cls")) {
+      for (absl::string_view role : {"bos", "cls"}) {
+        if (roles.Text(role).empty()) roles.Text(role) = first;
+      }
+    }
+    roles.SetAdded("bos", first == roles.Text("bos") || first == roles.Text("cls"));
+  }
+  if (!last.empty()) {
     if (last != roles.Text("eos")) {
       // The text ends with another token than a turn does.
-      roles.Text("eot") = std::exchange(roles.Text("eos"), last);
+      const absl::string_view before = roles.Text("eot").empty() ? "eot" : "eom";
+      roles.Text(before) = std::exchange(roles.Text("eos"), last);
     }
-    roles.Added("eos") = true;
+    roles.SetAdded("eos", true);
   }
+  ReadPair(processor, first, last, roles);
 }
 
 void ReadPostProcessor(const nlohmann::json& tokenizer, Roles& roles) {
@@ -169,31 +228,72 @@ absl::StatusOr<nlohmann::json> ReadJinjaFiles(const Checkpoint& checkpoint) {
 void AddSpecialTokenKeys(const Checkpoint& checkpoint, const nlohmann::json& tokenizer,
                          const nlohmann::json& config, const std::vector<AddedToken>& added,
                          int64_t vocabulary_size, GgufMetadata& metadata) {
+  // Where a text ends with another token than a turn, the template tells of the turn's end.
+  constexpr absl::string_view kFromTemplate[] = {"eot", "eom"};
   Roles roles;
   for (const Role& role : kRoles) roles.Text(role.name) = TokenText(config, role.name);
+  for (absl::string_view role : kFromTemplate) roles.Text(role).clear();
   if (roles.Text("bos").empty()) roles.Text("bos") = roles.Text("cls");
   if (roles.Text("eos").empty()) roles.Text("eos") = roles.Text("sep");
   ReadPostProcessor(tokenizer, roles);
-  for (const Role& role : kRoles) {
-    const nlohmann::json* flag = FindMember(config, absl::StrCat("add_", role.name, "_token"));
-    if (flag != nullptr && flag->is_boolean()) roles.Added(role.name) = flag->get<bool>();
+  for (size_t row = 0; row < std::size(kRoles); ++row) {
+    const nlohmann::json* flag = FindMember(config, absl::StrCat("add_", kRoles[row].name, "_token"));
+    if (flag != nullptr && flag->is_boolean()) roles.SetAdded(row, flag->get<bool>());
   }
-  for (const Role& role : kRoles) {
-    std::optional<int64_t> id = FindId(added, roles.Text(role.name));
-    const nlohmann::json* in_config =
-        FindMember(checkpoint.config(), absl::StrCat(role.name, "_token_id"));
-    if (!id && in_config != nullptr && in_config->is_number_unsigned() &&
-        in_config->get<uint64_t>() < static_cast<uint64_t>(vocabulary_size)) {
-      id = in_config->get<int64_t>();
-    }
-    if (!id || *id < 0 || *id >= vocabulary_size) continue;
+  const auto add_id = [&](const Role& role, std::optional<int64_t> id) {
+    if (!id || *id < 0 || *id >= vocabulary_size || metadata.Find(role.id_key) != nullptr) return;
     metadata.Set(std::string(role.id_key), GgufValue::U32(static_cast<uint32_t>(*id)));
-  }
+  };
+  // First what the tokenizer's files say, then what config.json adds.
+  for (const Role& role : kRoles) add_id(role, FindId(added, roles.Text(role.name)));
   for (const Role& role : kRoles) {
-    const std::optional<bool> flag = roles.Added(role.name);
-    if (flag && !role.add_key.empty()) {
-      metadata.Set(std::string(role.add_key), GgufValue::Bool(*flag));
+    const bool from_template = role.name == kFromTemplate[0] || role.name == kFromTemplate[1];
+    if (from_template && roles.Text(role.name).empty()) continue;
+    const nlohmann::json* id = FindMember(checkpoint.config(), absl::StrCat(role.name, "_token_id"));
+    if (id != nullptr && id->is_number_unsigned() &&
+        id->get<uint64_t>() < static_cast<uint64_t>(vocabulary_size)) {
+      add_id(role, id->get<int64_t>());
     }
+  }
+  for (const auto& [row, flag] : roles.added) {
+    if (kRoles[row].add_key.empty()) continue;
+    metadata.Set(std::string(kRoles[row].add_key), GgufValue::Bool(flag));
+  }
+}
+
+namespace {
+
+void ReadNormalizer(const nlohmann::json& normalizer, int depth, std::optional<bool>& lowercase,
+                    std::optional<bool>& strip_accents) {
+  constexpr int kMaxDepth = 64;  // as deep as parsed JSON goes
+  const std::string type = StringOr(FindMember(normalizer, "type"), "");
+  const auto read = [&](const char* key, std::optional<bool>& flag) {
+    const nlohmann::json* value = FindMember(normalizer, key);
+    if (value != nullptr && value->is_boolean()) flag = value->get<bool>();
+  };
+  if (type == "Lowercase") lowercase = true;
+  if (type == "StripAccents") strip_accents = true;
+  if (type == "BertNormalizer") {
+    read("lowercase", lowercase);
+    read("strip_accents", strip_accents);
+  }
+  const nlohmann::json* steps = FindMember(normalizer, "normalizers");
+  if (type != "Sequence" || steps == nullptr || !steps->is_array() || depth == kMaxDepth) return;
+  for (const nlohmann::json& step : *steps) {
+    ReadNormalizer(step, depth + 1, lowercase, strip_accents);
+  }
+}
+
+}  // namespace
+
+void AddNormalizerKeys(const nlohmann::json& tokenizer, GgufMetadata& metadata) {
+  const nlohmann::json* normalizer = FindMember(tokenizer, "normalizer");
+  if (normalizer == nullptr) return;
+  std::optional<bool> lowercase, strip_accents;
+  ReadNormalizer(*normalizer, 0, lowercase, strip_accents);
+  if (lowercase) metadata.Set("tokenizer.ggml.normalizer.lowercase", GgufValue::Bool(*lowercase));
+  if (strip_accents) {
+    metadata.Set("tokenizer.ggml.normalizer.strip_accents", GgufValue::Bool(*strip_accents));
   }
 }
 

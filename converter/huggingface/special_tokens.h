@@ -8,16 +8,10 @@
 
 #include "absl/status/status.h"
 #include "converter/huggingface/checkpoint.h"
+#include "converter/huggingface/token_list.h"
 #include "services/core/formats/gguf.h"
 
 namespace odmoe {
-
-// A token outside the BPE vocabulary proper.
-struct AddedToken {
-  int64_t id = 0;
-  std::string content;
-  bool special = false;
-};
 
 // Appends tokenizer.ggml.{bos,eos,...}_token_id and add_{bos,eos,sep}_token. `tokenizer` is
 // tokenizer.json, `config` tokenizer_config.json (or an empty object). Ids of `vocabulary_size` or
@@ -30,5 +24,8 @@ void AddSpecialTokenKeys(const Checkpoint& checkpoint, const nlohmann::json& tok
 // chat_template.jinja (with additional_chat_templates/) and chat_template.json that has one.
 absl::Status AddChatTemplateKeys(const Checkpoint& checkpoint, const nlohmann::json& config,
                                  GgufMetadata& metadata);
+
+// Appends tokenizer.ggml.normalizer.{lowercase,strip_accents} where tokenizer.json's normalizer says.
+void AddNormalizerKeys(const nlohmann::json& tokenizer, GgufMetadata& metadata);
 
 }  // namespace odmoe

@@ -1,17 +1,19 @@
 #include "converter/huggingface/tokenizer.h"
 
-#include <map>
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
+#include "converter/huggingface/sentencepiece_model.h"
 #include "converter/huggingface/special_tokens.h"
+#include "converter/huggingface/tiktoken_ranks.h"
+#include "converter/huggingface/tokenizer_json.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/formats/byte_characters.h"
 #include "services/core/formats/json.h"
 
 namespace odmoe {
@@ -19,210 +21,229 @@ namespace {
 
 constexpr uint64_t kMaxTokenizerBytes = uint64_t{128} << 20;
 constexpr uint64_t kMaxTokenizerConfigBytes = uint64_t{32} << 20;
-constexpr int64_t kMaxTokens = 1 << 24;
+constexpr float kAddedScore = -1000;
 
-// tokenizer.ggml.token_type
-enum TokenType : int64_t { kNormal = 1, kControl = 3, kUserDefined = 4, kUnused = 5 };
+// A checkpoint's tokenizer files. What is not there is null.
+struct TokenizerFiles {
+  nlohmann::json config = nlohmann::json::object();  // tokenizer_config.json
+  std::string config_where;
+  std::optional<nlohmann::json> tokenizer;  // tokenizer.json
+  std::string tokenizer_where;
+  std::optional<nlohmann::json> added;  // added_tokens.json
+  std::string added_where;
+};
 
-// Added tokens that their authors forgot to mark as special.
-bool LooksSpecial(absl::string_view token) {
-  for (absl::string_view known : {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}) {
-    if (token == known) return true;
-  }
-  const auto enclosed = [&](absl::string_view left, absl::string_view right) {
-    return absl::StartsWith(token, left) && absl::EndsWith(token, right);
-  };
-  return enclosed("<|", "|>") || enclosed("<\uff5c", "\uff5c>") || enclosed("<unused", ">");
+absl::StatusOr<std::optional<nlohmann::json>> ReadIfThere(const Checkpoint& checkpoint,
+                                                          const std::string& path,
+                                                          uint64_t limit_bytes) {
+  auto json = ReadJsonFile(checkpoint.file_system(), path, limit_bytes);
+  if (absl::IsNotFound(json.status())) return std::optional<nlohmann::json>();
+  if (!json.ok()) return json.status();
+  return std::optional<nlohmann::json>(*std::move(json));
 }
 
-absl::Status CheckIsByteLevelBpe(const JsonObject& tokenizer) {
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject model, tokenizer.Object("model"));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject decoder, tokenizer.Object("decoder"));
-  const std::string decoder_text = decoder.value().dump(
-      -1, ' ', false, nlohmann::json::error_handler_t::replace);
-  const bool byte_fallback =
-      model.Has("byte_fallback") && model.value()["byte_fallback"] == nlohmann::json(true);
-  if (model.String("type").value_or("BPE") != "BPE" || byte_fallback ||
-      !absl::StrContains(decoder_text, "\"ByteLevel\"")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(tokenizer.where(), ": not a byte-level BPE tokenizer (model ",
-                     model.String("type").value_or("of unknown type"),
-                     byte_fallback ? " with byte_fallback" : "", ", decoder ", decoder_text,
-                     "); no other kind can be converted yet"));
-  }
-  return absl::OkStatus();
+absl::StatusOr<std::optional<std::string>> ReadTextIfThere(const Checkpoint& checkpoint,
+                                                           const std::string& path) {
+  auto text = ReadWholeFile(checkpoint.file_system(), path, kMaxTokenizerBytes);
+  if (absl::IsNotFound(text.status())) return std::optional<std::string>();
+  if (!text.ok()) return text.status();
+  return std::optional<std::string>(*std::move(text));
 }
 
-absl::StatusOr<AddedToken> ParseAdded(const nlohmann::json& json, std::optional<int64_t> id,
-                                      const std::string& where) {
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(json, where));
-  AddedToken token;
-  if (id.has_value()) {
-    token.id = *id;
-  } else {
-    ODMOE_ASSIGN_OR_RETURN(token.id, object.Int("id", 0, kMaxTokens));
-  }
-  ODMOE_ASSIGN_OR_RETURN(token.content, object.String("content"));
-  if (object.Has("special")) {
-    ODMOE_ASSIGN_OR_RETURN(token.special, object.Bool("special"));
-  }
-  return token;
+absl::StatusOr<TokenizerFiles> ReadFiles(const Checkpoint& checkpoint) {
+  TokenizerFiles files;
+  files.config_where = absl::StrCat(checkpoint.folder(), "/tokenizer_config.json");
+  files.tokenizer_where = absl::StrCat(checkpoint.folder(), "/tokenizer.json");
+  files.added_where = absl::StrCat(checkpoint.folder(), "/added_tokens.json");
+  ODMOE_ASSIGN_OR_RETURN(auto config,
+                         ReadIfThere(checkpoint, files.config_where, kMaxTokenizerConfigBytes));
+  if (config) files.config = *std::move(config);
+  ODMOE_ASSIGN_OR_RETURN(files.tokenizer,
+                         ReadIfThere(checkpoint, files.tokenizer_where, kMaxTokenizerBytes));
+  ODMOE_ASSIGN_OR_RETURN(files.added,
+                         ReadIfThere(checkpoint, files.added_where, kMaxTokenizerConfigBytes));
+  return files;
 }
 
-// From tokenizer.json, and those that only tokenizer_config.json knows.
-absl::StatusOr<std::vector<AddedToken>> ReadAdded(const JsonObject& tokenizer,
-                                                  const nlohmann::json& config,
-                                                  const std::string& config_where) {
-  std::vector<AddedToken> added;
-  absl::flat_hash_map<int64_t, bool> known;
-  if (tokenizer.Has("added_tokens")) {
-    ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* list, tokenizer.Array("added_tokens"));
-    const std::string where = absl::StrCat(tokenizer.where(), ": added_tokens");
-    for (const nlohmann::json& json : *list) {
-      ODMOE_ASSIGN_OR_RETURN(AddedToken token, ParseAdded(json, std::nullopt, where));
-      known[token.id] = true;
-      added.push_back(std::move(token));
-    }
-  }
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(config, config_where));
-  if (!object.Has("added_tokens_decoder")) return added;
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject decoder, object.Object("added_tokens_decoder"));
-  for (const auto& [key, json] : decoder.value().items()) {
-    int64_t id = 0;
-    if (!absl::SimpleAtoi(key, &id) || id < 0 || id > kMaxTokens) {
-      return decoder.Wrong(key.c_str(), "under a token's id");
-    }
-    if (known.contains(id)) continue;
-    ODMOE_ASSIGN_OR_RETURN(AddedToken token, ParseAdded(json, id, decoder.where()));
-    added.push_back(std::move(token));
+// Those that tokenizer.json lists, and those that only tokenizer_config.json knows.
+absl::StatusOr<std::vector<AddedToken>> AllAdded(const JsonObject& tokenizer,
+                                                 const TokenizerFiles& files) {
+  ODMOE_ASSIGN_OR_RETURN(std::vector<AddedToken> added, ReadAddedTokens(tokenizer));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> decoder,
+                         ReadAddedTokensDecoder(files.config, files.config_where));
+  absl::flat_hash_set<int64_t> known;
+  for (const AddedToken& token : added) known.insert(token.id);
+  for (const AddedToken& token : decoder) {
+    if (known.insert(token.id).second) added.push_back(token);
   }
   return added;
 }
 
-// The tokens by id and their types.
-class Vocabulary {
- public:
-  Vocabulary(int64_t size, std::string where)
-      : tokens_(static_cast<size_t>(size)),
-        types_(static_cast<size_t>(size), kUnused),
-        where_(std::move(where)) {}
-
-  absl::Status AddNormal(const nlohmann::json& vocab) {
-    for (const auto& [token, id_json] : vocab.items()) {
-      if (!id_json.is_number_unsigned()) return Bad(token, "its id is not a number");
-      const uint64_t id = id_json.get<uint64_t>();
-      if (id >= tokens_.size()) return OutOfRange(token, id);
-      if (types_[id] != kUnused) return Bad(token, absl::StrCat("its id ", id, " is taken"));
-      tokens_[id] = token;
-      types_[id] = kNormal;
-    }
-    return absl::OkStatus();
+// added_tokens.json: tokens that SentencePiece's file lacks, by id.
+absl::Status AddFromAddedTokensFile(const TokenizerFiles& files, TokenList& tokens) {
+  if (!files.added) return absl::OkStatus();
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*files.added, files.added_where));
+  for (const auto& [text, json] : object.value().items()) {
+    ODMOE_ASSIGN_OR_RETURN(const int64_t id, object.Int(text.c_str(), 0, kMaxTokens));
+    // Fine-tunes list tokens that their embedding has no row for; no text may become such.
+    if (id >= tokens.size()) continue;
+    ODMOE_RETURN_IF_ERROR(tokens.Replace(id, text, GgufTokenType::kUserDefined, kAddedScore));
   }
-
-  absl::Status Add(const AddedToken& token) {
-    const size_t id = static_cast<size_t>(token.id);
-    if (id >= tokens_.size()) return OutOfRange(token.content, id);
-    const bool control = token.special || LooksSpecial(token.content);
-    types_[id] = control ? kControl : kUserDefined;
-    // User-defined tokens are matched in the text itself, where a space is a space.
-    tokens_[id] = control ? token.content
-                          : absl::StrReplaceAll(token.content, {{"\u2581", " "}});
-    return absl::OkStatus();
-  }
-
-  void FillGaps() {
-    for (size_t id = 0; id < tokens_.size(); ++id) {
-      if (types_[id] == kUnused) tokens_[id] = absl::StrCat("[PAD", id, "]");
-    }
-  }
-
-  std::vector<std::string> TakeTokens() { return std::move(tokens_); }
-  std::vector<int64_t> TakeTypes() { return std::move(types_); }
-
- private:
-  absl::Status Bad(const std::string& token, absl::string_view what) const {
-    return absl::DataLossError(absl::StrCat(where_, ": token '", token, "': ", what));
-  }
-  absl::Status OutOfRange(const std::string& token, uint64_t id) const {
-    return Bad(token, absl::StrCat("its id ", id, " is not below the model's vocabulary size ",
-                                   tokens_.size()));
-  }
-
-  std::vector<std::string> tokens_;
-  std::vector<int64_t> types_;
-  const std::string where_;
-};
-
-// "a b" each. Pairs, which newer files have, may hold spaces; GGUF's one separator is a space, so
-// those become the byte-level alphabet's sign for it.
-absl::StatusOr<std::vector<std::string>> ReadMerges(const JsonObject& model) {
-  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* list, model.Array("merges"));
-  std::vector<std::string> merges;
-  merges.reserve(list->size());
-  for (const nlohmann::json& merge : *list) {
-    if (merge.is_string()) {
-      merges.push_back(merge.get<std::string>());
-      continue;
-    }
-    if (!merge.is_array() || merge.size() != 2 || !merge[0].is_string() || !merge[1].is_string()) {
-      return model.Wrong("merges", "an array of strings or pairs of strings");
-    }
-    const auto part = [&](size_t i) {
-      return absl::StrReplaceAll(merge[i].get<std::string>(), {{" ", "\u0120"}});
-    };
-    merges.push_back(absl::StrCat(part(0), " ", part(1)));
-  }
-  return merges;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<const PreTokenizer*> ChoosePreTokenizer(const nlohmann::json& tokenizer,
-                                                       const std::string& name,
-                                                       const std::string& where) {
-  if (name.empty()) return RecognizeTokenizerJson(tokenizer, where);
-  const PreTokenizer* pre = FindPreTokenizer(name);
-  if (pre == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown pre-tokenizer '", name, "'"));
+GgufTokenType TypeOf(SentencePiece::Type type) {
+  switch (type) {
+    case SentencePiece::kUnknown:
+      return GgufTokenType::kUnknown;
+    case SentencePiece::kControl:
+      return GgufTokenType::kControl;
+    case SentencePiece::kUnused:
+      return GgufTokenType::kUnused;
+    case SentencePiece::kByte:
+      return GgufTokenType::kByte;
+    case SentencePiece::kNormal:
+    case SentencePiece::kUserDefined:
+      break;
   }
-  return pre;
+  return GgufTokenType::kNormal;
 }
 
-absl::StatusOr<nlohmann::json> ReadTokenizerConfig(const Checkpoint& checkpoint) {
-  auto config = ReadJsonFile(checkpoint.file_system(),
-                             absl::StrCat(checkpoint.folder(), "/tokenizer_config.json"),
-                             kMaxTokenizerConfigBytes);
-  if (absl::IsNotFound(config.status())) return nlohmann::json::object();
-  return config;
+void AddUnigramKeys(const SentencePieceModel& model, GgufMetadata& metadata) {
+  metadata.Set("tokenizer.ggml.add_space_prefix", GgufValue::Bool(model.add_dummy_prefix));
+  metadata.Set("tokenizer.ggml.remove_extra_whitespaces",
+               GgufValue::Bool(model.remove_extra_whitespaces));
+  if (model.precompiled_charsmap.empty()) return;
+  std::vector<uint64_t> bytes;
+  for (char byte : model.precompiled_charsmap) bytes.push_back(static_cast<uint8_t>(byte));
+  metadata.Set("tokenizer.ggml.precompiled_charsmap",
+               {.type = GgufType::kU8, .is_array = true, .array = std::move(bytes)});
+}
+
+// tokenizer.model.
+absl::Status AddSentencePieceKeys(const std::string& bytes, const std::string& where,
+                                  const TokenizerFiles& files, int64_t vocabulary_size,
+                                  GgufMetadata& metadata) {
+  ODMOE_ASSIGN_OR_RETURN(const SentencePieceModel model, ParseSentencePieceModel(bytes, where));
+  if (model.kind == SentencePieceModel::kWords || model.kind == SentencePieceModel::kCharacters) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        where, ": a SentencePiece model of whole words or characters; only byte pairs and unigrams "
+               "can be converted"));
+  }
+  TokenList tokens(vocabulary_size, where);
+  for (size_t id = 0; id < model.pieces.size(); ++id) {
+    const SentencePiece& piece = model.pieces[id];
+    ODMOE_RETURN_IF_ERROR(tokens.Add(static_cast<int64_t>(id), piece.text, TypeOf(piece.type),
+                                     piece.score));
+  }
+  ODMOE_RETURN_IF_ERROR(AddFromAddedTokensFile(files, tokens));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> decoder,
+                         ReadAddedTokensDecoder(files.config, files.config_where));
+  for (const AddedToken& token : decoder) {
+    if (token.id >= tokens.size()) continue;
+    ODMOE_RETURN_IF_ERROR(tokens.AddAdded(token, kAddedScore));
+  }
+  const bool unigram = model.kind == SentencePieceModel::kUnigram;
+  if (!unigram && !model.add_dummy_prefix &&
+      metadata.Find("tokenizer.ggml.add_space_prefix") == nullptr) {
+    metadata.Set("tokenizer.ggml.add_space_prefix", GgufValue::Bool(false));
+  }
+  metadata.Set("tokenizer.ggml.model", GgufValue::String(unigram ? "t5" : "llama"));
+  metadata.Set("tokenizer.ggml.pre", GgufValue::String("default"));
+  tokens.AddKeys(/*with_scores=*/true, metadata);
+  if (unigram) AddUnigramKeys(model, metadata);
+  return absl::OkStatus();
+}
+
+// tiktoken.model, as Kimi has it: the special tokens' ids follow the ranks, and those that
+// tokenizer_config.json does not name are reserved.
+absl::Status AddTiktokenKeys(const std::string& text, const std::string& where,
+                             const TokenizerFiles& files, int64_t vocabulary_size,
+                             GgufMetadata& metadata) {
+  constexpr int64_t kSpecialTokens = 256;
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<TiktokenRank> ranks, ParseTiktokenRanks(text, where));
+  TokenList tokens(vocabulary_size, where);
+  for (const TiktokenRank& entry : ranks) {
+    std::string token;
+    for (char byte : entry.bytes) token += CharacterOfByte(static_cast<uint8_t>(byte));
+    ODMOE_RETURN_IF_ERROR(tokens.Add(entry.rank, std::move(token), GgufTokenType::kNormal));
+  }
+  const int64_t first = static_cast<int64_t>(ranks.size());
+  for (int64_t id = first; id < std::min(first + kSpecialTokens, tokens.size()); ++id) {
+    ODMOE_RETURN_IF_ERROR(tokens.Replace(id, absl::StrCat("<|reserved_token_", id, "|>"),
+                                         GgufTokenType::kControl, 0));
+  }
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> decoder,
+                         ReadAddedTokensDecoder(files.config, files.config_where));
+  for (const AddedToken& token : decoder) {
+    if (token.id < first || token.id >= std::min(first + kSpecialTokens, tokens.size())) continue;
+    ODMOE_RETURN_IF_ERROR(
+        tokens.Replace(token.id, token.content, GgufTokenType::kControl, 0));
+  }
+  metadata.Set("tokenizer.ggml.model", GgufValue::String("gpt2"));
+  metadata.Set("tokenizer.ggml.pre", GgufValue::String("kimi-k2"));
+  tokens.AddKeys(/*with_scores=*/false, metadata);
+  metadata.Set("tokenizer.ggml.merges", GgufValue::Strings(MergesOfRanks(ranks)));
+  return absl::OkStatus();
+}
+
+absl::Status AddJsonKeys(const TokenizerFiles& files, const TokenizerOptions& options,
+                         GgufMetadata& metadata) {
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject tokenizer,
+                         JsonObject::From(*files.tokenizer, files.tokenizer_where));
+  ODMOE_ASSIGN_OR_RETURN(const TokenizerKind kind, KindOfTokenizerJson(tokenizer));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> added, AllAdded(tokenizer, files));
+  if (kind == TokenizerKind::kByteFallback) {
+    return AddByteFallbackKeys(tokenizer, added, options.vocabulary_size, metadata);
+  }
+  return AddByteLevelKeys(tokenizer, added, options.vocabulary_size, options.pre_tokenizer,
+                          metadata);
+}
+
+// The vocabulary, from the first of the files that the reference converter would take it from.
+absl::Status AddVocabularyKeys(const Checkpoint& checkpoint, const TokenizerFiles& files,
+                               const TokenizerOptions& options, GgufMetadata& metadata) {
+  const std::string model_where = absl::StrCat(checkpoint.folder(), "/tokenizer.model");
+  const std::string ranks_where = absl::StrCat(checkpoint.folder(), "/tiktoken.model");
+  ODMOE_ASSIGN_OR_RETURN(const auto model, ReadTextIfThere(checkpoint, model_where));
+  if (model) {
+    return AddSentencePieceKeys(*model, model_where, files, options.vocabulary_size, metadata);
+  }
+  if (files.tokenizer) return AddJsonKeys(files, options, metadata);
+  ODMOE_ASSIGN_OR_RETURN(const auto ranks, ReadTextIfThere(checkpoint, ranks_where));
+  if (ranks) {
+    return AddTiktokenKeys(*ranks, ranks_where, files, options.vocabulary_size, metadata);
+  }
+  return absl::NotFoundError(absl::StrCat(
+      checkpoint.folder(), ": no tokenizer: looked for tokenizer.model (SentencePiece), "
+                           "tokenizer.json and tiktoken.model"));
 }
 
 }  // namespace
 
 absl::Status AddTokenizerKeys(const Checkpoint& checkpoint, const TokenizerOptions& options,
                               GgufMetadata& metadata) {
-  const std::string where = absl::StrCat(checkpoint.folder(), "/tokenizer.json");
-  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json json,
-                         ReadJsonFile(checkpoint.file_system(), where, kMaxTokenizerBytes));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject tokenizer, JsonObject::From(json, where));
-  ODMOE_RETURN_IF_ERROR(CheckIsByteLevelBpe(tokenizer));
-  ODMOE_ASSIGN_OR_RETURN(const PreTokenizer* pre,
-                         ChoosePreTokenizer(json, options.pre_tokenizer, where));
-  ODMOE_ASSIGN_OR_RETURN(const nlohmann::json config, ReadTokenizerConfig(checkpoint));
-  ODMOE_ASSIGN_OR_RETURN(
-      const std::vector<AddedToken> added,
-      ReadAdded(tokenizer, config, absl::StrCat(checkpoint.folder(), "/tokenizer_config.json")));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject model, tokenizer.Object("model"));
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject vocab, model.Object("vocab"));
-  Vocabulary vocabulary(options.vocabulary_size, where);
-  ODMOE_RETURN_IF_ERROR(vocabulary.AddNormal(vocab.value()));
-  for (const AddedToken& token : added) ODMOE_RETURN_IF_ERROR(vocabulary.Add(token));
-  vocabulary.FillGaps();
-  ODMOE_ASSIGN_OR_RETURN(std::vector<std::string> merges, ReadMerges(model));
-  metadata.Set("tokenizer.ggml.model", GgufValue::String("gpt2"));
-  metadata.Set("tokenizer.ggml.pre", GgufValue::String(std::string(pre->name)));
-  metadata.Set("tokenizer.ggml.tokens", GgufValue::Strings(vocabulary.TakeTokens()));
-  metadata.Set("tokenizer.ggml.token_type", GgufValue::I32s(vocabulary.TakeTypes()));
-  metadata.Set("tokenizer.ggml.merges", GgufValue::Strings(std::move(merges)));
-  AddSpecialTokenKeys(checkpoint, json, config, added, options.vocabulary_size, metadata);
-  return AddChatTemplateKeys(checkpoint, config, metadata);
+  ODMOE_ASSIGN_OR_RETURN(const TokenizerFiles files, ReadFiles(checkpoint));
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject config,
+                         JsonObject::From(files.config, files.config_where));
+  if (metadata.GetStringOr("general.architecture", "").value_or("") == "llama" &&
+      config.Has("add_prefix_space")) {
+    ODMOE_ASSIGN_OR_RETURN(const bool prefix, config.Bool("add_prefix_space"));
+    metadata.Set("tokenizer.ggml.add_space_prefix", GgufValue::Bool(prefix));
+  }
+  ODMOE_RETURN_IF_ERROR(AddVocabularyKeys(checkpoint, files, options, metadata));
+  std::vector<AddedToken> added;
+  const nlohmann::json tokenizer_json = files.tokenizer.value_or(nlohmann::json());
+  if (files.tokenizer) {
+    ODMOE_ASSIGN_OR_RETURN(const JsonObject tokenizer,
+                           JsonObject::From(tokenizer_json, files.tokenizer_where));
+    ODMOE_ASSIGN_OR_RETURN(added, ReadAddedTokens(tokenizer));
+  }
+  AddSpecialTokenKeys(checkpoint, tokenizer_json, files.config, added, options.vocabulary_size,
+                      metadata);
+  ODMOE_RETURN_IF_ERROR(AddChatTemplateKeys(checkpoint, files.config, metadata));
+  AddNormalizerKeys(tokenizer_json, metadata);
+  return absl::OkStatus();
 }
 
 }  // namespace odmoe

@@ -6,7 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/utf8.h"
-#include "services/inference/tokenizer/byte_characters.h"
+#include "services/core/formats/byte_characters.h"
 
 namespace odmoe {
 namespace {

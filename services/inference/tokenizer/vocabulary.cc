@@ -10,7 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "services/core/base/status_macros.h"
-#include "services/inference/tokenizer/byte_characters.h"
+#include "services/core/formats/byte_characters.h"
 
 namespace odmoe {
 namespace {

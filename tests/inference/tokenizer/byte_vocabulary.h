@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "services/core/formats/gguf.h"
-#include "services/inference/tokenizer/byte_characters.h"
+#include "services/core/formats/byte_characters.h"
 #include "services/inference/tokenizer/vocabulary.h"
 
 namespace odmoe {

@@ -1,4 +1,4 @@
-#include "services/inference/tokenizer/byte_characters.h"
+#include "services/core/formats/byte_characters.h"
 
 #include <set>
 #include <string>
