@@ -142,7 +142,7 @@ TEST(SentencePieceModelTest, CorruptBytesAreRefusedWithTheirOffset) {
   const Case cases[] = {
       {"", "offset 0: not a SentencePiece model: it has no pieces"},
       {piece + std::string("\x0a\x7f", 2), "expected 127 bytes, 0 are left"},
-      {piece + "\xff\xff", "offset 14: not a SentencePiece model: a number that does not end"},
+      {piece + "\xff\xff", "offset 12: not a SentencePiece model: a number that does not end"},
       {piece + std::string("\0\0", 2), "expected a field's tag"},
       {piece + "\x0b", "wire type 3"},
       {piece + "\x08\x01", "a part of the model should be a length and bytes, but is a number"},
