@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "converter/huggingface/config_keys.h"
-#include "converter/huggingface/model_config.h"
+#include "converter/huggingface/checkpoint_config.h"
 #include "converter/huggingface/name_rules.h"
 #include "converter/huggingface/output_tensor.h"
 #include "services/core/formats/gguf.h"
@@ -25,7 +25,7 @@ class Architecture {
 
   // "deepseek2": general.architecture, and what its keys start with.
   virtual absl::string_view name() const = 0;
-  const ModelConfig& config() const { return config_; }
+  const CheckpointConfig& config() const { return config_; }
   // One row a kind of weight; a layer's stacks of experts are written in their rules' order.
   const std::vector<NameRule>& rules() const { return rules_; }
 
@@ -44,11 +44,11 @@ class Architecture {
   virtual void AddKeys(uint32_t file_type, GgufMetadata& metadata) const;
 
  protected:
-  Architecture(ModelConfig config, std::vector<NameRule> rules)
+  Architecture(CheckpointConfig config, std::vector<NameRule> rules)
       : config_(std::move(config)), rules_(std::move(rules)) {}
   virtual bool HasBesides(const NameRule& rule, int64_t layer) const;
 
-  const ModelConfig config_;
+  const CheckpointConfig config_;
 
  private:
   const std::vector<NameRule> rules_;

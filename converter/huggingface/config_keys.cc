@@ -11,7 +11,7 @@ std::optional<int64_t> Positive(int64_t count) {
   return count > 0 ? std::optional<int64_t>(count) : std::nullopt;
 }
 
-void AddSizes(const ModelConfig& c, KeyWriter& keys) {
+void AddSizes(const CheckpointConfig& c, KeyWriter& keys) {
   keys.Int("block_count", c.num_hidden_layers);
   keys.Int("context_length", Positive(c.max_position_embeddings));
   keys.Int("embedding_length", Positive(c.hidden_size));
@@ -35,7 +35,7 @@ void AddRope(const RopeConfig& rope, KeyWriter& keys) {
   keys.Float("rope.freq_base", rope.theta);
 }
 
-void AddRouting(const ModelConfig& c, KeyWriter& keys) {
+void AddRouting(const CheckpointConfig& c, KeyWriter& keys) {
   keys.Int("expert_count", Positive(c.num_experts));
   keys.Int("expert_used_count", Positive(c.num_experts_per_tok));
   keys.Int("expert_group_count", c.n_group);
@@ -65,7 +65,7 @@ void KeyWriter::FileType(uint32_t file_type) {
   metadata_.Set("general.file_type", GgufValue::U32(file_type));
 }
 
-void AddConfigKeys(const ModelConfig& config, uint32_t file_type, KeyWriter& keys) {
+void AddConfigKeys(const CheckpointConfig& config, uint32_t file_type, KeyWriter& keys) {
   AddSizes(config, keys);
   AddRope(config.rope, keys);
   keys.Float("attention.layer_norm_rms_epsilon", config.rms_norm_eps);

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
-#include "converter/huggingface/model_config.h"
+#include "converter/huggingface/checkpoint_config.h"
 #include "services/core/formats/gguf.h"
 
 namespace odmoe {
@@ -34,6 +34,6 @@ class KeyWriter {
 
 // Sets sizes, attention, rope and routing, and the file type after them, in the order the reference
 // converter does. Zero counts are left out.
-void AddConfigKeys(const ModelConfig& config, uint32_t file_type, KeyWriter& keys);
+void AddConfigKeys(const CheckpointConfig& config, uint32_t file_type, KeyWriter& keys);
 
 }  // namespace odmoe

@@ -2,7 +2,7 @@
 
 namespace odmoe {
 
-Dimension DimensionOf(const ModelConfig& c, Dim dim) {
+Dimension DimensionOf(const CheckpointConfig& c, Dim dim) {
   switch (dim) {
     case Dim::kNone:
       return {};

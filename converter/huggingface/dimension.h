@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
-#include "converter/huggingface/model_config.h"
+#include "converter/huggingface/checkpoint_config.h"
 
 namespace odmoe {
 
@@ -37,6 +37,6 @@ struct Dimension {
   int64_t size = 0;  // 0: the model has none
   absl::string_view settings;
 };
-Dimension DimensionOf(const ModelConfig& config, Dim dim);
+Dimension DimensionOf(const CheckpointConfig& config, Dim dim);
 
 }  // namespace odmoe

@@ -65,7 +65,7 @@ class Mapper {
 
   const Checkpoint& checkpoint_;
   const Architecture& architecture_;
-  const ModelConfig& config_;
+  const CheckpointConfig& config_;
   std::set<int64_t> fused_layers_;           // whose experts are stored in one piece
   std::map<int64_t, int64_t> experts_seen_;  // by layer
   std::vector<OutputTensor> outputs_;

@@ -106,8 +106,8 @@ ToyVocabulary MakeVocabulary() {
   return vocabulary;
 }
 
-ModelConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
-  ModelConfig config;
+CheckpointConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
+  CheckpointConfig config;
   config.vocab_size = vocabulary_size;
   config.hidden_size = options.dim;
   config.intermediate_size = 4 * int64_t{options.ffn_dim};
@@ -140,7 +140,7 @@ ModelConfig MakeConfig(const ToyOptions& options, int64_t vocabulary_size) {
   return config;
 }
 
-std::vector<GgufTensor> ListTensors(const ModelConfig& c) {
+std::vector<GgufTensor> ListTensors(const CheckpointConfig& c) {
   std::vector<GgufTensor> tensors;
   const auto add = [&](std::string name, std::vector<int64_t> ne) {
     tensors.push_back({.name = std::move(name), .ne = std::move(ne)});
@@ -182,7 +182,7 @@ std::vector<GgufTensor> ListTensors(const ModelConfig& c) {
 
 GgufHeader MakeHeader(const ToyOptions& options) {
   ToyVocabulary vocabulary = MakeVocabulary();
-  const ModelConfig config =
+  const CheckpointConfig config =
       MakeConfig(options, static_cast<int64_t>(vocabulary.tokens.size()));
   GgufHeader header;
   header.tensors = ListTensors(config);

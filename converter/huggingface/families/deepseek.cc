@@ -48,7 +48,7 @@ constexpr NameRule kRules[] = {
 
 class DeepSeek : public Architecture {
  public:
-  explicit DeepSeek(ModelConfig config)
+  explicit DeepSeek(CheckpointConfig config)
       : Architecture(std::move(config),
                      JoinRules({ModelRules(), LayerNormRules(), kRules, DenseRules(),
                                 RouterRules(), ExpertRules()})) {}
@@ -71,7 +71,7 @@ class DeepSeek : public Architecture {
 
 }  // namespace
 
-void AddDeepSeekKeys(ModelConfig config, uint32_t file_type, GgufMetadata& metadata) {
+void AddDeepSeekKeys(CheckpointConfig config, uint32_t file_type, GgufMetadata& metadata) {
   KeyWriter keys(kDeepSeekArchitecture, metadata);
   // With the up-projections absorbed, all heads share one latent key and value.
   config.num_key_value_heads = 1;
@@ -103,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeDeepSeek(const nlohmann::json&
   ODMOE_RETURN_IF_ERROR(RequireSetting(config, where, "moe_layer_freq", 1,
                                        "deepseek2 has experts in every layer past the first dense "
                                        "ones"));
-  ODMOE_ASSIGN_OR_RETURN(ModelConfig read, ReadModelConfig(config, where, kRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
   return std::make_unique<DeepSeek>(std::move(read));
 }
 

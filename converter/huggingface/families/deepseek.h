@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "converter/huggingface/model_config.h"
+#include "converter/huggingface/checkpoint_config.h"
 #include "services/core/formats/gguf.h"
 
 namespace odmoe {
@@ -12,6 +12,6 @@ namespace odmoe {
 inline constexpr char kDeepSeekArchitecture[] = "deepseek2";
 
 // Sets the architecture's keys, in the order the reference converter writes them.
-void AddDeepSeekKeys(ModelConfig config, uint32_t file_type, GgufMetadata& metadata);
+void AddDeepSeekKeys(CheckpointConfig config, uint32_t file_type, GgufMetadata& metadata);
 
 }  // namespace odmoe

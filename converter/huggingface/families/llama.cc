@@ -71,7 +71,7 @@ std::vector<float> RopeFactors(const RopeConfig& rope, int64_t head_width) {
 
 class Llama : public Architecture {
  public:
-  explicit Llama(ModelConfig config)
+  explicit Llama(CheckpointConfig config)
       : Llama(std::move(config), JoinRules({ModelRules(), LayerNormRules(), RotaryAttentionRules(),
                                             DenseRules()})) {}
 
@@ -94,13 +94,13 @@ class Llama : public Architecture {
   }
 
  protected:
-  Llama(ModelConfig config, std::vector<NameRule> rules)
+  Llama(CheckpointConfig config, std::vector<NameRule> rules)
       : Architecture(std::move(config), std::move(rules)) {}
 };
 
 class Mixtral : public Llama {
  public:
-  explicit Mixtral(ModelConfig config)
+  explicit Mixtral(CheckpointConfig config)
       : Llama(std::move(config), JoinRules({ModelRules(), LayerNormRules(), RotaryAttentionRules(),
                                             kMixtral})) {}
 };
@@ -114,14 +114,14 @@ absl::Status CheckActivation(const nlohmann::json& config, const std::string& wh
 absl::StatusOr<std::unique_ptr<Architecture>> MakeLlama(const nlohmann::json& config,
                                                         const std::string& where) {
   ODMOE_RETURN_IF_ERROR(CheckActivation(config, where));
-  ODMOE_ASSIGN_OR_RETURN(ModelConfig read, ReadModelConfig(config, where, kDenseRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDenseRequired));
   return std::make_unique<Llama>(std::move(read));
 }
 
 absl::StatusOr<std::unique_ptr<Architecture>> MakeMixtral(const nlohmann::json& config,
                                                           const std::string& where) {
   ODMOE_RETURN_IF_ERROR(CheckActivation(config, where));
-  ODMOE_ASSIGN_OR_RETURN(ModelConfig read, ReadModelConfig(config, where, kMixtralRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kMixtralRequired));
   return std::make_unique<Mixtral>(std::move(read));
 }
 

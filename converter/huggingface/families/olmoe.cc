@@ -38,7 +38,7 @@ constexpr NameRule kRules[] = {
 
 class Olmoe : public Architecture {
  public:
-  explicit Olmoe(ModelConfig config)
+  explicit Olmoe(CheckpointConfig config)
       : Architecture(std::move(config), JoinRules({ModelRules(), LayerNormRules(),
                                                    AttentionRules(), RouterRules(), kRules})) {}
 
@@ -62,7 +62,7 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeOlmoe(const nlohmann::json& co
                                        "GGUF's olmoe does not clip queries, keys and values"));
   ODMOE_RETURN_IF_ERROR(
       RequireSetting(config, where, "hidden_act", "silu", "GGUF's olmoe has no other"));
-  ODMOE_ASSIGN_OR_RETURN(ModelConfig read, ReadModelConfig(config, where, kRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
   return std::make_unique<Olmoe>(std::move(read));
 }
 

@@ -22,7 +22,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& en
   arguments.SetMaxReceiveMessageSize(20 << 20);
   // A dead service is to be noticed and its successor found soon, not after gRPC's two minutes.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Despite its name this is how long one attempt to connect may take, which on a busy host can be
+  // long; the wait between attempts is bounded by the other two.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // Channels of one process to one endpoint must not share a connection: a test's or a client's
   // break would be everyone's.

@@ -214,8 +214,8 @@ TEST_F(SessionTest, AClientThatReadsNothingIsHeldUpNotTheStore) {
   // The store goes on serving others meanwhile.
   for (int round = 0; round < 50; ++round) {
     const auto store = ConnectSharedMemoryStore(server_.endpoint, "model");
-    ASSERT_TRUE(store.ok()) << store.status();
-    EXPECT_TRUE((*store)->Stats().ok());
+    EXPECT_TRUE(store.ok()) << store.status();
+    if (store.ok()) EXPECT_TRUE((*store)->Stats().ok());
   }
   context_.TryCancel();
   writer.join();

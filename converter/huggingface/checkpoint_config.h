@@ -25,7 +25,7 @@ struct RopeConfig {
 };
 
 // Names as config.json has them; counts unless said otherwise, 0 where it has none.
-struct ModelConfig {
+struct CheckpointConfig {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -67,7 +67,8 @@ struct ModelConfig {
 
 // Reads what is there; `required` must be. INVALID_ARGUMENT: a setting is missing, of the wrong type
 // or out of range; `where` names the file.
-absl::StatusOr<ModelConfig> ReadModelConfig(const nlohmann::json& config, const std::string& where,
+absl::StatusOr<CheckpointConfig> ReadCheckpointConfig(const nlohmann::json& config,
+                                                      const std::string& where,
                                             absl::Span<const char* const> required);
 
 // INVALID_ARGUMENT: `key` is there and something else than `expected`, which `reason` explains.

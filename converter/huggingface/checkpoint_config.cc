@@ -1,4 +1,4 @@
-#include "converter/huggingface/model_config.h"
+#include "converter/huggingface/checkpoint_config.h"
 
 #include <algorithm>
 
@@ -19,31 +19,31 @@ constexpr int64_t kMaxContext = int64_t{1} << 31;
 
 struct IntSetting {
   const char* key;
-  int64_t ModelConfig::*member;
+  int64_t CheckpointConfig::*member;
   int64_t least;
   int64_t most;
 };
 
 constexpr IntSetting kSettings[] = {
-    {"vocab_size", &ModelConfig::vocab_size, 1, kMaxDimension},
-    {"hidden_size", &ModelConfig::hidden_size, 1, kMaxDimension},
-    {"intermediate_size", &ModelConfig::intermediate_size, 1, kMaxDimension},
-    {"moe_intermediate_size", &ModelConfig::moe_intermediate_size, 1, kMaxDimension},
-    {"shared_expert_intermediate_size", &ModelConfig::shared_expert_intermediate_size, 1,
+    {"vocab_size", &CheckpointConfig::vocab_size, 1, kMaxDimension},
+    {"hidden_size", &CheckpointConfig::hidden_size, 1, kMaxDimension},
+    {"intermediate_size", &CheckpointConfig::intermediate_size, 1, kMaxDimension},
+    {"moe_intermediate_size", &CheckpointConfig::moe_intermediate_size, 1, kMaxDimension},
+    {"shared_expert_intermediate_size", &CheckpointConfig::shared_expert_intermediate_size, 1,
      kMaxDimension},
-    {"num_hidden_layers", &ModelConfig::num_hidden_layers, 1, kMaxLayers},
-    {"first_k_dense_replace", &ModelConfig::first_k_dense_replace, 0, kMaxLayers},
-    {"num_attention_heads", &ModelConfig::num_attention_heads, 1, kMaxHeads},
-    {"num_key_value_heads", &ModelConfig::num_key_value_heads, 1, kMaxHeads},
-    {"head_dim", &ModelConfig::head_dim, 1, kMaxHeads},
-    {"q_lora_rank", &ModelConfig::q_lora_rank, 1, kMaxDimension},
-    {"kv_lora_rank", &ModelConfig::kv_lora_rank, 1, kMaxDimension},
-    {"qk_nope_head_dim", &ModelConfig::qk_nope_head_dim, 1, kMaxHeads},
-    {"qk_rope_head_dim", &ModelConfig::qk_rope_head_dim, 2, kMaxHeads},
-    {"v_head_dim", &ModelConfig::v_head_dim, 1, kMaxHeads},
-    {"num_experts_per_tok", &ModelConfig::num_experts_per_tok, 1, 1 << 16},
-    {"n_shared_experts", &ModelConfig::n_shared_experts, 0, 1 << 8},
-    {"max_position_embeddings", &ModelConfig::max_position_embeddings, 1, kMaxContext},
+    {"num_hidden_layers", &CheckpointConfig::num_hidden_layers, 1, kMaxLayers},
+    {"first_k_dense_replace", &CheckpointConfig::first_k_dense_replace, 0, kMaxLayers},
+    {"num_attention_heads", &CheckpointConfig::num_attention_heads, 1, kMaxHeads},
+    {"num_key_value_heads", &CheckpointConfig::num_key_value_heads, 1, kMaxHeads},
+    {"head_dim", &CheckpointConfig::head_dim, 1, kMaxHeads},
+    {"q_lora_rank", &CheckpointConfig::q_lora_rank, 1, kMaxDimension},
+    {"kv_lora_rank", &CheckpointConfig::kv_lora_rank, 1, kMaxDimension},
+    {"qk_nope_head_dim", &CheckpointConfig::qk_nope_head_dim, 1, kMaxHeads},
+    {"qk_rope_head_dim", &CheckpointConfig::qk_rope_head_dim, 2, kMaxHeads},
+    {"v_head_dim", &CheckpointConfig::v_head_dim, 1, kMaxHeads},
+    {"num_experts_per_tok", &CheckpointConfig::num_experts_per_tok, 1, 1 << 16},
+    {"n_shared_experts", &CheckpointConfig::n_shared_experts, 0, 1 << 8},
+    {"max_position_embeddings", &CheckpointConfig::max_position_embeddings, 1, kMaxContext},
 };
 
 // What the families call the number of experts, in the order the reference converter looks.
@@ -118,7 +118,7 @@ absl::Status ReadRope(const JsonObject& object, RopeConfig& rope) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRouting(const JsonObject& object, ModelConfig& config) {
+absl::Status ReadRouting(const JsonObject& object, CheckpointConfig& config) {
   for (const char* key : kExpertCountKeys) {
     if (!object.Has(key)) continue;
     config.num_experts_key = key;
@@ -147,7 +147,7 @@ absl::Status ReadRouting(const JsonObject& object, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status CheckHeads(const JsonObject& object, const ModelConfig& config) {
+absl::Status CheckHeads(const JsonObject& object, const CheckpointConfig& config) {
   const int64_t heads = config.num_attention_heads;
   if (config.kv_lora_rank > 0) return absl::OkStatus();  // its heads share one latent
   if (config.num_key_value_heads > 0 && heads % config.num_key_value_heads != 0) {
@@ -160,10 +160,10 @@ absl::Status CheckHeads(const JsonObject& object, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelConfig> Read(const nlohmann::json& json, const std::string& where,
+absl::StatusOr<CheckpointConfig> Read(const nlohmann::json& json, const std::string& where,
                                  absl::Span<const char* const> required) {
   ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(json, where));
-  ModelConfig config;
+  CheckpointConfig config;
   for (const IntSetting& setting : kSettings) {
     const bool needed = std::find_if(required.begin(), required.end(), [&](const char* key) {
                           return absl::string_view(key) == setting.key;
@@ -193,7 +193,8 @@ absl::StatusOr<ModelConfig> Read(const nlohmann::json& json, const std::string& 
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ReadModelConfig(const nlohmann::json& config, const std::string& where,
+absl::StatusOr<CheckpointConfig> ReadCheckpointConfig(const nlohmann::json& config,
+                                                      const std::string& where,
                                             absl::Span<const char* const> required) {
   auto read = Read(config, where, required);
   // A setting that cannot be used is the checkpoint's author's choice, not a damaged file.
