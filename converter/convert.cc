@@ -140,6 +140,42 @@ absl::StatusOr<std::unique_ptr<Conversion>> Prepare(const ConvertOptions& option
   return conversion;
 }
 
+std::string StoredFormat(const OutputTensor& tensor) {
+  if (tensor.parts.empty()) return "";
+  const CheckpointTensor& source = *tensor.parts[0].tensor;
+  switch (source.encoding) {
+    case WeightEncoding::kPlain:
+      return std::string(Info(source.dtype).name);
+    case WeightEncoding::kFp8:
+      return "f8_e4m3";
+    case WeightEncoding::kInt4:
+      return "int4";
+  }
+  return "";
+}
+
+PlannedTensor Describe(const GgufTensor& tensor, std::string source_format) {
+  return {.name = tensor.name,
+          .source_format = std::move(source_format),
+          .format = std::string(Info(tensor.dtype).name),
+          .shape = {tensor.ne.rbegin(), tensor.ne.rend()},
+          .bytes = tensor.bytes};
+}
+
+std::vector<PlannedTensor> TensorsOf(const Conversion& conversion) {
+  std::vector<PlannedTensor> tensors;
+  if (conversion.gguf) {
+    for (const OutputTensor& tensor : conversion.gguf->tensors) {
+      tensors.push_back(Describe(tensor.info, StoredFormat(tensor)));
+    }
+  } else {
+    for (const GgufTensor& tensor : conversion.model->tensors()) {
+      tensors.push_back(Describe(tensor, std::string(Info(tensor.dtype).name)));
+    }
+  }
+  return tensors;
+}
+
 // What an earlier run has written need not fit once more.
 absl::Status CheckDisk(FileSystem& fs, const ConvertPlan& plan, uint64_t written_bytes) {
   ODMOE_ASSIGN_OR_RETURN(const uint64_t free_bytes, fs.FreeBytes(plan.options.destination));
@@ -159,7 +195,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
                    .architecture = conversion->architecture,
                    .steps = {conversion->step},
                    .step_bytes = {conversion->data_bytes},
-                   .disk_bytes = conversion->disk_bytes};
+                   .disk_bytes = conversion->disk_bytes,
+                   .tensors = TensorsOf(*conversion)};
   if (IsGgufPath(options.destination)) {
     for (const OutputFile& file : conversion->output.files) plan.outputs.push_back(file.path);
   } else {

@@ -40,6 +40,15 @@ struct ConvertProgress {
   std::string item;  // the tensor or expert at hand
 };
 
+// A tensor of the output, experts stacked as GGUF has them.
+struct PlannedTensor {
+  std::string name;
+  std::string source_format;   // "bf16", "f8_e4m3", "int4"; "" where it is made from the config
+  std::string format;          // "q8_0"
+  std::vector<int64_t> shape;  // row-major, outermost dimension first
+  uint64_t bytes = 0;
+};
+
 // What a conversion will do, known from the headers alone.
 struct ConvertPlan {
   ConvertOptions options;
@@ -49,6 +58,7 @@ struct ConvertPlan {
   std::vector<uint64_t> step_bytes;  // each step's output
   uint64_t disk_bytes = 0;           // what the output takes at the destination
   uint64_t resumed_bytes = 0;        // of the step's, those an interrupted conversion left done
+  std::vector<PlannedTensor> tensors;
 };
 
 // Reads the source's headers and checks that the conversion can work: known architecture, every

@@ -16,6 +16,7 @@
 #include "clients/cli/json_output.h"
 #include "clients/cpp/remote_job_queue.h"
 #include "converter/convert.h"
+#include "converter/describe_plan.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 
@@ -32,6 +33,7 @@ struct Options {
   std::string split_max_size;
   int concurrency = 0;
   bool restart = false;
+  bool dry_run = false;
   std::string endpoint;
   bool force = false;
   OutputOptions output;
@@ -154,7 +156,25 @@ absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& 
   return Result{job->spec.destination, job->progress.total_bytes, job->finished - job->started};
 }
 
+// Says what would be done, and does nothing.
+absl::Status DryRun(const Options& options, Console& console) {
+  if (!options.endpoint.empty()) {
+    return UsageError(
+        "--dry-run works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
+  }
+  ODMOE_ASSIGN_OR_RETURN(const ConvertOptions convert, ToConvertOptions(options));
+  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
+  const PlanDescription description = DescribePlan(plan);
+  if (options.output.json) {
+    console.OutLine(PlanJson(plan, description));
+  } else {
+    console.Out(PlanText(plan, description));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Options& options, Console& console) {
+  if (options.dry_run) return DryRun(options, console);
   const SignalScope signals;
   auto result = options.endpoint.empty()
                     ? ConvertHere(options, signals.cancellation(), console)
@@ -207,6 +227,8 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
                    "Tensors or experts made at once; 0: one a core. The output is the same")
       ->type_name("N")
       ->check(CLI::Range(0, 64));
+  command->add_flag("--dry-run", options->dry_run,
+                    "Print the tensors, sizes, disk, memory and time it would take; write nothing");
   command->add_flag("--force", options->force, "Replace an existing destination");
   command->add_flag("--restart", options->restart,
                     "Begin anew where an interrupted conversion has left work to go on with");
