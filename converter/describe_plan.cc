@@ -88,7 +88,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 }
 
 std::string RateText(const TimeEstimate& time) {
-  std::string text = absl::StrCat("a disk of ", FormatBytes(time.disk_bytes_per_second), "/s assumed");
+  std::string text =
+      absl::StrCat("a disk of ", FormatBytes(time.disk_bytes_per_second), "/s assumed");
   if (time.encode_bytes_per_second > 0) {
     absl::StrAppend(&text, ", encoding at ", FormatBytes(time.encode_bytes_per_second),
                     "/s measured");
@@ -123,7 +124,8 @@ std::string PlanText(const ConvertPlan& plan, const PlanDescription& description
   }
   absl::StrAppendFormat(&out, "\narchitecture  %s\n", plan.architecture);
   absl::StrAppendFormat(&out, "steps         %s\n", absl::StrJoin(plan.steps, ", "));
-  absl::StrAppendFormat(&out, "output        %s\n", absl::StrJoin(plan.outputs, "\n              "));
+  absl::StrAppendFormat(&out, "output        %s\n",
+                        absl::StrJoin(plan.outputs, "\n              "));
   absl::StrAppendFormat(&out, "disk          %s (%d bytes)\n", FormatBytes(description.disk_bytes),
                         description.disk_bytes);
   absl::StrAppendFormat(&out, "memory        about %s\n", FormatBytes(description.memory_bytes));

@@ -27,8 +27,8 @@ absl::Status CheckHashes(const MergeOptions& options, FileSystem& fs,
   ODMOE_RETURN_IF_ERROR(report.status());
   if (report->intact()) return absl::OkStatus();
   const Damage& first = report->damages[0];
-  return absl::DataLossError(absl::StrCat(options.directory, " is damaged (",
-                                          report->damage_count, " found): ", first.item, ": ", first.status.message()));
+  return absl::DataLossError(absl::StrCat(options.directory, " is damaged (", report->damage_count,
+                                          " found): ", first.item, ": ", first.status.message()));
 }
 
 // What an earlier run has written need not fit once more.

@@ -136,8 +136,9 @@ class MergePlanner {
     if (end > layer->expert_count || tensor.ne[0] != columns ||
         tensor.bytes != share * static_cast<uint64_t>(end - first)) {
       return Contradiction(absl::StrCat("tensor '", tensor.name, "' has ", tensor.bytes,
-                                        " bytes in rows of ", tensor.ne[0], ", the ", layer->expert_count, " experts of layer ",
-                                        layer->layer, " have ", share, " of it each"));
+                                        " bytes in rows of ", tensor.ne[0], ", the ",
+                                        layer->expert_count, " experts of layer ", layer->layer,
+                                        " have ", share, " of it each"));
     }
     for (int32_t expert = first; expert < end; ++expert, offset += share) {
       AddShare(tensor, *layer, expert, offset);

@@ -128,7 +128,8 @@ absl::StatusOr<std::vector<absl::Status>> CheckItems(const std::vector<CheckedIt
   Checker checker(items, progress);
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int wanted = std::clamp(concurrency > 0 ? concurrency : cores, 1, kMaxThreads);
-  const size_t threads = std::min<size_t>(static_cast<size_t>(wanted), std::max<size_t>(items.size(), 1));
+  const size_t threads =
+      std::min<size_t>(static_cast<size_t>(wanted), std::max<size_t>(items.size(), 1));
   std::vector<std::thread> others;
   for (size_t i = 1; i < threads; ++i) others.emplace_back([&] { checker.Run(); });
   checker.Run();

@@ -18,8 +18,10 @@ const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 TEST(DescribePlanTest, TellsEachTensorsFormatsAndTheTotals) {
   TemporaryDirectory folder;
-  const auto plan = PlanConversion(
-      {.source = kCheckpoint, .destination = folder / "k.gguf", .outtype = "q8_0", .concurrency = 2});
+  const auto plan = PlanConversion({.source = kCheckpoint,
+                                    .destination = folder / "k.gguf",
+                                    .outtype = "q8_0",
+                                    .concurrency = 2});
   ASSERT_TRUE(plan.ok()) << plan.status();
   const PlanDescription description = DescribePlan(*plan);
   uint64_t bytes = 0;
@@ -47,7 +49,8 @@ TEST(DescribePlanTest, TellsEachTensorsFormatsAndTheTotals) {
   EXPECT_GT(description.memory_bytes, 0u);
   EXPECT_LT(description.memory_bytes, uint64_t{512} << 20);
   EXPECT_GT(description.time.encode_bytes_per_second, 0u);
-  EXPECT_GE(description.time.seconds, double(bytes) / double(description.time.disk_bytes_per_second));
+  EXPECT_GE(description.time.seconds,
+            double(bytes) / double(description.time.disk_bytes_per_second));
   EXPECT_THAT(PlanText(*plan, description), HasSubstr("blk.1.ffn_up_exps.weight"));
   EXPECT_FALSE(std::filesystem::exists(folder / "k.gguf"));
 }

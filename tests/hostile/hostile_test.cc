@@ -94,7 +94,8 @@ TEST_P(HostileFilesTest, TakeLittleMemory) {
 
 // ODMOE_WRITE_CORPUS=1 writes the corpus instead of comparing it.
 TEST_P(HostileFilesTest, AreInTheCorpus) {
-  const std::string folder = absl::StrCat(ODMOE_SOURCE_DIR "/tests/fuzz/corpus/", GetParam().corpus);
+  const std::string folder =
+      absl::StrCat(ODMOE_SOURCE_DIR "/tests/fuzz/corpus/", GetParam().corpus);
   const bool write = std::getenv("ODMOE_WRITE_CORPUS") != nullptr;
   if (write) std::filesystem::create_directories(folder);
   for (const DamagedFile& file : GetParam().files()) {

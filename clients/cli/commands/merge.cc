@@ -99,8 +99,8 @@ void AddMergeCommand(CLI::App& app, Invocation& invocation) {
                     "Begin anew instead of going on with an interrupted merge");
   AddOutputOptions(*command, options->output);
   command->footer(
-      "The file is the same as before the split, byte for byte. Shards of a split GGUF model become\n"
-      "one file. What was interrupted goes on with the same command.\n"
+      "The file is the same as before the split, byte for byte. Shards of a split GGUF model\n"
+      "become one file. What was interrupted goes on with the same command.\n"
       "Example:\n"
       "  odmoe merge kimi -o kimi.gguf");
   command->callback([&invocation, options] {

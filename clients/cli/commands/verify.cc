@@ -26,8 +26,8 @@ struct Options {
 };
 
 std::string Summary(const Options& options, const VerifyReport& report) {
-  return absl::StrFormat("%s: %s, %d experts, %d tensors, %s read, %d hashes compared", options.path,
-                         report.kind, report.expert_count, report.tensor_count,
+  return absl::StrFormat("%s: %s, %d experts, %d tensors, %s read, %d hashes compared",
+                         options.path, report.kind, report.expert_count, report.tensor_count,
                          FormatBytes(report.checked_bytes), report.hashed_count);
 }
 
@@ -102,8 +102,8 @@ void AddVerifyCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("N");
   AddOutputOptions(*command, options->output);
   command->footer(
-      "Compares every recorded hash, the headers with each other, and looks for weights and scales\n"
-      "that are NaN or infinite. One line on standard output for each damage; exit code 1 where "
+      "Compares every recorded hash, the headers with each other, and looks for weights and\n"
+      "scales that are NaN or infinite. One line on standard output for each damage; exit code 1 where "
       "there is any.\n"
       "Examples:\n"
       "  odmoe verify kimi\n"

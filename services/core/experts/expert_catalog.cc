@@ -102,9 +102,15 @@ absl::StatusOr<ExpertLayout> MakeExpertLayout(DType w1, DType w2, DType w3, int6
   ODMOE_RETURN_IF_ERROR(place(layout.w1, ExpertPart::kW1, w1, ffn, dim));
   ODMOE_RETURN_IF_ERROR(place(layout.w2, ExpertPart::kW2, w2, dim, ffn));
   ODMOE_RETURN_IF_ERROR(place(layout.w3, ExpertPart::kW3, w3, ffn, dim));
-  if (biases.w1) ODMOE_RETURN_IF_ERROR(place(layout.w1_bias, ExpertPart::kW1Bias, *biases.w1, 1, ffn));
-  if (biases.w2) ODMOE_RETURN_IF_ERROR(place(layout.w2_bias, ExpertPart::kW2Bias, *biases.w2, 1, dim));
-  if (biases.w3) ODMOE_RETURN_IF_ERROR(place(layout.w3_bias, ExpertPart::kW3Bias, *biases.w3, 1, ffn));
+  if (biases.w1) {
+    ODMOE_RETURN_IF_ERROR(place(layout.w1_bias, ExpertPart::kW1Bias, *biases.w1, 1, ffn));
+  }
+  if (biases.w2) {
+    ODMOE_RETURN_IF_ERROR(place(layout.w2_bias, ExpertPart::kW2Bias, *biases.w2, 1, dim));
+  }
+  if (biases.w3) {
+    ODMOE_RETURN_IF_ERROR(place(layout.w3_bias, ExpertPart::kW3Bias, *biases.w3, 1, ffn));
+  }
   return layout;
 }
 

@@ -31,7 +31,8 @@ absl::StatusOr<ExpertPart> FindExpertPart(const JsonObject& object, absl::string
 
 // What a tensor holds of the experts of its layer.
 absl::Status ReadExpertPlace(const JsonObject& object, IndexedTensor& tensor) {
-  ODMOE_ASSIGN_OR_RETURN(const int64_t layer, object.Int("experts_of_layer", 0, kMaxModelLayers - 1));
+  ODMOE_ASSIGN_OR_RETURN(const int64_t layer,
+                         object.Int("experts_of_layer", 0, kMaxModelLayers - 1));
   tensor.expert_layer = static_cast<int32_t>(layer);
   ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* parts, object.Array("parts"));
   if (parts->empty() || parts->size() > 2) return object.Wrong("parts", "one or two names");
@@ -141,8 +142,8 @@ absl::StatusOr<std::string> EncodeModelIndex(const ModelIndex& index) {
   std::string text = absl::StrFormat(
       "{\"format\":\"%s\",\"version\":%d,\"model_digest\":\"%s\",\n"
       "\"gguf\":{\"version\":%d,\"alignment\":%d,\"bytes\":%d%s},\n\"metadata\":",
-      kModelFormatName, kModelFormatVersion, index.model_digest, index.gguf_version, index.gguf_alignment,
-      index.gguf_bytes, EncodePadding(index.gguf_padding));
+      kModelFormatName, kModelFormatVersion, index.model_digest, index.gguf_version,
+      index.gguf_alignment, index.gguf_bytes, EncodePadding(index.gguf_padding));
   absl::StrAppend(&text, EncodeGgufMetadata(index.metadata), ",\n\"tensors\":[");
   absl::string_view separator = "\n ";
   for (const IndexedTensor& tensor : index.tensors) {

@@ -29,7 +29,8 @@ absl::StatusOr<std::vector<int64_t>> ReadShape(const JsonObject& object) {
   ODMOE_ASSIGN_OR_RETURN(const nlohmann::json* shape, object.Array("shape"));
   std::vector<int64_t> values;
   for (const nlohmann::json& n : *shape) {
-    if (!n.is_number_unsigned() || n.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    if (!n.is_number_unsigned() ||
+        n.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       return object.Wrong("shape", "an array of non-negative integers");
     }
     values.push_back(n.get<int64_t>());
@@ -61,7 +62,9 @@ absl::StatusOr<uint64_t> ReadXxh3(const JsonObject& object) {
 
 absl::Status CheckModelVersion(const JsonObject& object) {
   ODMOE_ASSIGN_OR_RETURN(const std::string format, object.String("format"));
-  if (format != kModelFormatName) return object.Wrong("format", absl::StrCat("'", kModelFormatName, "'"));
+  if (format != kModelFormatName) {
+    return object.Wrong("format", absl::StrCat("'", kModelFormatName, "'"));
+  }
   return object.Int("version", kModelFormatVersion, kModelFormatVersion).status();
 }
 

@@ -18,8 +18,8 @@ T Load(const std::byte* at) {
   return value;
 }
 
-// Plain numbers whose exponent bits are all set. Whole runs first, without a branch a number, so that
-// a disk's speed is kept.
+// Plain numbers whose exponent bits are all set. Whole runs first, without a branch a number, so
+// that a disk's speed is kept.
 template <typename T>
 std::optional<uint64_t> FindExponent(absl::Span<const std::byte> data, T exponent) {
   constexpr size_t kRun = 4096;
