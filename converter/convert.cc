@@ -53,7 +53,8 @@ struct Conversion {
 
 // What decides the output beside the source and the layout.
 std::string OptionsText(const ConvertOptions& options) {
-  return absl::StrCat(options.outtype, "\n", options.pre_tokenizer, "\n", options.split_max_bytes);
+  return absl::StrCat(options.outtype, "\n", options.pre_tokenizer, "\n", options.split_max_bytes,
+                      "\n", options.vocab_only, "\n", options.pad_vocab);
 }
 
 // What kind of model `source` is, found out by looking.
@@ -86,7 +87,9 @@ absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& f
   ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
   ODMOE_ASSIGN_OR_RETURN(conversion.gguf, PlanGguf(fs, {.folder = Trimmed(options.source),
                                                         .outtype = outtype,
-                                                        .pre_tokenizer = options.pre_tokenizer}));
+                                                        .pre_tokenizer = options.pre_tokenizer,
+                                                        .vocab_only = options.vocab_only,
+                                                        .pad_vocab = options.pad_vocab}));
   conversion.step = kConvertStep;
   conversion.architecture = std::string(conversion.gguf->architecture->name());
   // Some of config.json decides weights and leaves no other trace in the header.
@@ -113,6 +116,11 @@ absl::Status PrepareFromGguf(const ConvertOptions& options, FileSystem& fs,
         "nothing to do from one GGUF file to another: ", options.source, " to ",
         options.destination));
   }
+  if (options.vocab_only || options.pad_vocab != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "only a Hugging Face directory's vocabulary can be written alone or padded, and ",
+        options.source, " is a GGUF file"));
+  }
   ODMOE_ASSIGN_OR_RETURN(conversion.model, GgufModel::Open(fs, options.source));
   conversion.step = kSplitStep;
   ODMOE_RETURN_IF_ERROR(PrepareDirectory(options, OptionsText(options),
@@ -129,6 +137,10 @@ absl::StatusOr<std::unique_ptr<Conversion>> Prepare(const ConvertOptions& option
   if (options.split_max_bytes > 0 && !IsGgufPath(options.destination)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a split size is for GGUF files, and ", options.destination, " does not end in .gguf"));
+  }
+  if (options.vocab_only && !IsGgufPath(options.destination)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a vocabulary alone is a GGUF file, and ", options.destination, " does not end in .gguf"));
   }
   ODMOE_RETURN_IF_ERROR(ParseOutType(options.outtype).status());
   auto conversion = std::make_unique<Conversion>();

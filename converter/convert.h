@@ -21,6 +21,10 @@ struct ConvertOptions {
   std::string destination;
   std::string outtype = "auto";  // f32, f16, bf16, q8_0, auto; a GGUF source keeps its bytes
   std::string pre_tokenizer;      // names it where the checkpoint's regexes are not known; else empty
+  bool vocab_only = false;  // a GGUF file of the keys alone, tokenizer and all, from Hugging Face
+  // The vocabulary, embedding and head grow together to the next multiple of this: ids without a
+  // token, rows of zeros. From Hugging Face; 0: none.
+  int64_t pad_vocab = 0;
   // A GGUF file with more tensor data becomes shards <name>-00001-of-0000N.gguf of at most this
   // much each, but for tensors that are larger; 0: one file.
   uint64_t split_max_bytes = 0;

@@ -74,6 +74,13 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(FileSystem& fs,
   return checkpoint;
 }
 
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenWithoutWeights(
+    FileSystem& fs, const std::string& folder) {
+  std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(fs, folder));
+  ODMOE_RETURN_IF_ERROR(checkpoint->ReadConfig());
+  return checkpoint;
+}
+
 absl::Status Checkpoint::ReadConfig() {
   const std::string path = absl::StrCat(folder_, "/config.json");
   ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs_, path, kMaxConfigBytes));

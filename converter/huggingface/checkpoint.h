@@ -58,6 +58,9 @@ class Checkpoint {
   // contradict themselves or the index. UNIMPLEMENTED: weights quantized in a way we cannot read.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(FileSystem& fs,
                                                           const std::string& folder);
+  // The configuration alone; there are no tensors. Errors as of Open for config.json.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenWithoutWeights(FileSystem& fs,
+                                                                        const std::string& folder);
   ~Checkpoint();
 
   const std::string& folder() const { return folder_; }

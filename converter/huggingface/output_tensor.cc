@@ -42,7 +42,16 @@ void PairRotaryRows(const SourceRows& part, size_t row_elements, std::vector<T>&
   }
 }
 
+absl::Status StreamZeros(const SourceRows& part, DType dtype, const Sink& sink) {
+  const std::vector<float> zeros(static_cast<size_t>(part.columns), 0.0f);
+  for (int64_t row = 0; row < part.row_count; ++row) {
+    ODMOE_RETURN_IF_ERROR(EncodeRows(dtype, zeros, part.columns, sink));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StreamRows(const SourceRows& part, DType dtype, const Sink& sink) {
+  if (part.tensor == nullptr) return StreamZeros(part, dtype, sink);
   const CheckpointTensor& tensor = *part.tensor;
   int64_t rows_at_once =
       std::max<int64_t>(1, static_cast<int64_t>(kPieceBytes / sizeof(float)) / part.columns);

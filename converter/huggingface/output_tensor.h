@@ -21,7 +21,7 @@ enum class RowOrder {
 
 // Rows [first_row, first_row + row_count) of a weight seen as a matrix of `columns` columns.
 struct SourceRows {
-  const CheckpointTensor* tensor = nullptr;
+  const CheckpointTensor* tensor = nullptr;  // null: rows of zeros, kAsStored
   int64_t columns = 0;
   int64_t first_row = 0;
   int64_t row_count = 0;

@@ -22,7 +22,7 @@ OutType MainOutType(const Checkpoint& checkpoint) {
 // Whether all of a tensor is int4 packs that Q4_0 holds without loss.
 absl::StatusOr<bool> IsQ4_0(const OutputTensor& tensor) {
   for (const SourceRows& part : tensor.parts) {
-    if (part.order == RowOrder::kTransposed) return false;
+    if (part.order == RowOrder::kTransposed || part.tensor == nullptr) return false;
     ODMOE_ASSIGN_OR_RETURN(const bool fits, FitsQ4_0(*part.tensor));
     if (!fits) return false;
   }
@@ -47,6 +47,23 @@ absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType ask
   return file_type;
 }
 
+int64_t PaddedVocabulary(const Architecture& architecture, const ToGgufOptions& options) {
+  const int64_t size = architecture.config().vocab_size;
+  if (options.pad_vocab == 0) return size;
+  return (size + options.pad_vocab - 1) / options.pad_vocab * options.pad_vocab;
+}
+
+// Rows of zeros for the tokens that the padding adds, in the embedding and the head alike.
+void PadVocabularyTensors(int64_t vocabulary_size, std::vector<OutputTensor>& tensors) {
+  for (OutputTensor& tensor : tensors) {
+    if (tensor.info.name != "token_embd.weight" && tensor.info.name != "output.weight") continue;
+    const int64_t missing = vocabulary_size - tensor.info.ne[1];
+    if (missing <= 0) continue;
+    tensor.parts.push_back({.columns = tensor.info.ne[0], .row_count = missing});
+    tensor.info.ne[1] = vocabulary_size;
+  }
+}
+
 absl::Status BuildMetadata(const GgufPlan& plan, uint32_t file_type, const ToGgufOptions& options,
                            GgufMetadata& metadata) {
   const Architecture& architecture = *plan.architecture;
@@ -57,21 +74,42 @@ absl::Status BuildMetadata(const GgufPlan& plan, uint32_t file_type, const ToGgu
                                        checkpoint.name_or_path(), plan.header.tensors, metadata));
   architecture.AddKeys(file_type, metadata);
   metadata.Set("general.quantization_version", GgufValue::U32(kQuantizationVersion));
-  return AddTokenizerKeys(*plan.checkpoint,
-                          {.vocabulary_size = architecture.config().vocab_size,
-                           .pre_tokenizer = options.pre_tokenizer},
-                          metadata);
+  const int64_t vocabulary_size = PaddedVocabulary(architecture, options);
+  const std::string size_key = absl::StrCat(architecture.name(), ".vocab_size");
+  if (metadata.Find(size_key) != nullptr) {
+    metadata.Set(size_key, GgufValue::U32(static_cast<uint32_t>(vocabulary_size)));
+  }
+  return AddTokenizerKeys(
+      checkpoint,
+      {.vocabulary_size = vocabulary_size, .pre_tokenizer = options.pre_tokenizer}, metadata);
+}
+
+// A folder without weights will do where none are wanted.
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(FileSystem& fs,
+                                                           const ToGgufOptions& options) {
+  auto checkpoint = Checkpoint::Open(fs, options.folder);
+  if (!options.vocab_only || !absl::IsNotFound(checkpoint.status())) return checkpoint;
+  return Checkpoint::OpenWithoutWeights(fs, options.folder);
 }
 
 }  // namespace
 
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) {
+  constexpr int64_t kMaxPadding = int64_t{1} << 20;
+  if (options.pad_vocab < 0 || options.pad_vocab > kMaxPadding) {
+    return absl::InvalidArgumentError(absl::StrCat("a vocabulary padded to a multiple of ",
+                                                   options.pad_vocab, ", expected 0 to ",
+                                                   kMaxPadding));
+  }
   GgufPlan plan;
-  ODMOE_ASSIGN_OR_RETURN(plan.checkpoint, Checkpoint::Open(fs, options.folder));
+  ODMOE_ASSIGN_OR_RETURN(plan.checkpoint, OpenCheckpoint(fs, options));
   ODMOE_ASSIGN_OR_RETURN(plan.architecture, FindArchitecture(plan.checkpoint->config(),
                                                               absl::StrCat(options.folder,
                                                                            "/config.json")));
-  ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
+  if (!options.vocab_only) {
+    ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
+    PadVocabularyTensors(PaddedVocabulary(*plan.architecture, options), plan.tensors);
+  }
   ODMOE_ASSIGN_OR_RETURN(const uint32_t file_type,
                          ChooseFormats(*plan.checkpoint, options.outtype, plan.tensors));
   for (const OutputTensor& tensor : plan.tensors) plan.header.tensors.push_back(tensor.info);
@@ -79,8 +117,11 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) 
   ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
   ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
   for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;
-  const GgufTensor& last = plan.header.tensors.back();
-  plan.file_bytes = header.size() + RoundUp(last.offset + last.bytes, kDefaultGgufAlignment);
+  plan.file_bytes = header.size();
+  if (!plan.header.tensors.empty()) {
+    const GgufTensor& last = plan.header.tensors.back();
+    plan.file_bytes += RoundUp(last.offset + last.bytes, kDefaultGgufAlignment);
+  }
   return plan;
 }
 

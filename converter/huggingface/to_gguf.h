@@ -19,6 +19,8 @@ struct ToGgufOptions {
   std::string folder;
   OutType outtype = OutType::kAuto;
   std::string pre_tokenizer;  // its name, where it should not be recognized; else empty
+  bool vocab_only = false;    // keys alone; then no weights need be there
+  int64_t pad_vocab = 0;      // the vocabulary, embedding and head grow to a multiple of it; 0: none
 };
 
 // The file to be: its header, and how each tensor is made. Owns the open checkpoint.
@@ -31,7 +33,7 @@ struct GgufPlan {
   uint64_t file_bytes = 0;
 };
 
-// Errors as of Checkpoint::Open, FindArchitecture, MapTensors and AddTokenizerKeys.
+// INVALID_ARGUMENT: a pad_vocab below 0 or above 2^20. Other errors as of Checkpoint::Open, FindArchitecture, MapTensors and AddTokenizerKeys.
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options);
 
 }  // namespace odmoe

@@ -30,6 +30,8 @@ struct Options {
   std::string destination;
   std::string outtype = "auto";
   std::string pre_tokenizer;
+  bool vocab_only = false;
+  int64_t pad_vocab = 0;
   std::string split_max_size;
   int concurrency = 0;
   bool restart = false;
@@ -74,7 +76,9 @@ absl::StatusOr<ConvertOptions> ToConvertOptions(const Options& options) {
   ConvertOptions result{.source = options.source,
                         .destination = options.destination,
                         .outtype = options.outtype,
-                        .pre_tokenizer = options.pre_tokenizer};
+                        .pre_tokenizer = options.pre_tokenizer,
+                        .vocab_only = options.vocab_only,
+                        .pad_vocab = options.pad_vocab};
   if (!options.split_max_size.empty()) {
     ODMOE_ASSIGN_OR_RETURN(result.split_max_bytes, ParseSplitSize(options.split_max_size));
   }
@@ -132,10 +136,11 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
 absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
                                     Console& console) {
   if (options.force || options.restart || options.concurrency != 0 ||
-      !options.split_max_size.empty() || !options.pre_tokenizer.empty()) {
+      !options.split_max_size.empty() || !options.pre_tokenizer.empty() || options.vocab_only ||
+      options.pad_vocab != 0) {
     return UsageError(
-        "--force, --restart, --concurrency, --split-max-size and --pre-tokenizer work in this "
-        "process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
+        "--force, --restart, --concurrency, --split-max-size, --pre-tokenizer, --vocab-only and "
+        "--pad-vocab work in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
   }
   ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
   ODMOE_ASSIGN_OR_RETURN(const Job submitted,
@@ -217,6 +222,13 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("--pre-tokenizer", options->pre_tokenizer,
                    "GGUF's name of how the checkpoint splits words, where it is not recognized")
       ->type_name("NAME");
+  command->add_flag("--vocab-only", options->vocab_only,
+                    "Write the tokenizer and the other keys, but no weights, which need not be there");
+  command
+      ->add_option("--pad-vocab", options->pad_vocab,
+                   "Grow the vocabulary, embedding and head to the next multiple, with rows of zeros")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   command
       ->add_option("--split-max-size", options->split_max_size,
                    "Write a GGUF file as shards of at most this size, NAME-00001-of-0000N.gguf: a "
