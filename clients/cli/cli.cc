@@ -42,6 +42,8 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddServeCommand(app, invocation);
   AddLoadCommand(app, invocation);
   AddJobsCommand(app, invocation);
+  AddUploadCommand(app, invocation);
+  AddDownloadCommand(app, invocation);
   AddStatsCommand(app, invocation);
 }
 

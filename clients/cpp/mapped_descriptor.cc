@@ -79,17 +79,6 @@ absl::StatusOr<std::vector<OwnedFd>> ReceiveFds(int socket, const std::string& p
 
 }  // namespace
 
-OwnedFd::OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
 absl::StatusOr<FetchedDescriptors> FetchDescriptors(const std::string& socket_path,
                                                     const std::string& token, size_t count) {
   FetchedDescriptors fetched;

@@ -17,6 +17,12 @@ std::string Read(const std::string& path) {
 
 }  // namespace
 
+JobSpec OneStep(const std::string& source, const std::string& destination) {
+  JobSpec spec;
+  spec.steps = {ConvertSpec{.source = source, .destination = destination}};
+  return spec;
+}
+
 ConversionFunctions FakeConversion::functions() {
   return {[this](const ConvertOptions& options) { return Plan(options); },
           [this](const ConvertPlan& plan, const Cancellation* cancellation,
@@ -50,6 +56,11 @@ int FakeConversion::runs() {
   return runs_;
 }
 
+int FakeConversion::resumed_runs() {
+  absl::MutexLock lock(&mutex_);
+  return resumed_runs_;
+}
+
 bool FakeConversion::WaitForRuns(int count) {
   absl::MutexLock lock(&mutex_);
   const auto enough = [this, count]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -75,6 +86,7 @@ absl::StatusOr<ConvertPlan> FakeConversion::Plan(const ConvertOptions& options) 
   ConvertPlan plan;
   plan.options = options;
   plan.architecture = "fake";
+  plan.outputs = {options.destination};
   plan.steps = {"read", "write"};
   plan.step_bytes = {content.size(), content.size()};
   plan.disk_bytes = content.size();
@@ -104,19 +116,21 @@ absl::Status FakeConversion::Run(
   }
   const std::string content = Read(plan.options.source);
   const std::string partial = plan.options.destination + ".partial";
+  const bool resumed = std::filesystem::exists(partial);
   std::ofstream(partial, std::ios::binary) << content.substr(0, content.size() / 2);
   {
     absl::MutexLock lock(&mutex_);
     ++runs_;
+    if (resumed) ++resumed_runs_;
   }
   for (int step = 1; step <= 2; ++step) {
     for (int i = 1; i <= reports; ++i) {
-      on_progress({plan.steps[step - 1], step, 2, content.size() * i / reports, content.size(),
+      on_progress({plan.steps[step - 1], step, 2, content.size() * i / reports, content.size(), 0,
                    absl::StrCat("tensor ", i)});
     }
     if (!WaitWhileHeld(*cancellation)) outcome = absl::CancelledError("asked to stop");
     if (!outcome.ok()) {
-      std::filesystem::remove(partial);
+      if (!cancellation->keeps_work()) std::filesystem::remove(partial);
       return outcome;
     }
   }

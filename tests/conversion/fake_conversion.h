@@ -10,8 +10,11 @@
 
 namespace odmoe {
 
+// A job of one step.
+JobSpec OneStep(const std::string& source, const std::string& destination);
+
 // Works as converter/convert.h promises: a source that begins with "MODEL" is copied by way of
-// DESTINATION.partial, in two steps, "read" and "write". Outlives the queues that use it.
+// DESTINATION.partial, in two phases, "read" and "write". Outlives the queues that use it.
 // Thread-safe.
 class FakeConversion {
  public:
@@ -29,6 +32,8 @@ class FakeConversion {
   // Waits until a run has come to where Hold stops it, and so does nothing any more; as above.
   bool WaitUntilHeld();
   int runs();
+  // Of the runs, those that found partial output to go on from.
+  int resumed_runs();
 
  private:
   absl::StatusOr<ConvertPlan> Plan(const ConvertOptions& options);
@@ -40,6 +45,7 @@ class FakeConversion {
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   int reports_ ABSL_GUARDED_BY(mutex_) = 4;
   int runs_ ABSL_GUARDED_BY(mutex_) = 0;
+  int resumed_runs_ ABSL_GUARDED_BY(mutex_) = 0;
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status outcome_ ABSL_GUARDED_BY(mutex_);
 };

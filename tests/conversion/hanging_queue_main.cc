@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (argc == 4) {
-    const auto job = (*queue)->Submit({argv[2], argv[3], "auto"}, "");
+    const auto job = (*queue)->Submit(odmoe::OneStep(argv[2], argv[3]), "");
     if (!job.ok()) {
       std::fprintf(stderr, "%s\n", job.status().ToString().c_str());
       return 1;

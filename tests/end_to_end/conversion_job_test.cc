@@ -20,7 +20,7 @@ class ConversionJobTest : public ::testing::Test {
     service_ = StartService("odmoe-conversion",
                             {"--listen", absl::StrCat("unix:", directory_ / "service.sock"),
                              "--database", directory_ / "jobs.db", "--root", directory_.path(),
-                             "--root", TinyKimiCheckpoint()});
+                             "--root", TinyKimiCheckpoint(), "--spool", directory_ / "spool"});
   }
   nlohmann::json Submit(const std::string& destination) {
     return OdmoeJson({"jobs", "submit", TinyKimiCheckpoint(), "-o", destination, "--outtype", "f32",
@@ -82,6 +82,89 @@ TEST_F(ConversionJobTest, SurvivesTheDeathOfTheService) {
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->code, 0) << watch->err();
   ExpectSameAsLocalConversion(model);
+}
+
+TEST_F(ConversionJobTest, APipelineConvertsAndEvaluates) {
+  StartConversion();
+  const std::string gguf = directory_ / "kimi.gguf", model = directory_ / "kimi";
+  WriteFileOrDie(directory_ / "text", Reference("prompt-short")["text"].get<std::string>());
+  const nlohmann::json pipeline = {
+      {"priority", 3},
+      {"steps",
+       {{{"convert",
+          {{"source", TinyKimiCheckpoint()}, {"destination", gguf}, {"outtype", "f32"}}}},
+        {{"convert", {{"source", gguf}, {"destination", model}}}},
+        {{"verify", {{"source", model}}}},
+        {{"merge", {{"source", model}, {"destination", directory_ / "again.gguf"}}}},
+        {{"evaluate", {{"model", model}, {"text", directory_ / "text"}}}}}}};
+  WriteFileOrDie(directory_ / "pipeline.json", pipeline.dump());
+  nlohmann::json job = OdmoeJson({"jobs", "submit", directory_ / "pipeline.json", "--request-id",
+                                  "r", "--endpoint", service_.endpoint, "--json"});
+  const ProcessOutput watch =
+      Odmoe({"jobs", "watch", job["id"], "--endpoint", service_.endpoint, "--json"});
+  EXPECT_EQ(watch.exit.code, 0) << watch.out << watch.err;
+  const std::vector<std::string> lines = absl::StrSplit(watch.out, '\n', absl::SkipEmpty());
+  ASSERT_FALSE(lines.empty());
+  nlohmann::json ended = nlohmann::json::parse(lines.back());
+  EXPECT_EQ(ended["state"], "succeeded") << ended;
+  EXPECT_EQ(ended["priority"], 3);
+  ASSERT_EQ(ended["steps"].size(), 5u);
+  for (const auto& step : ended["steps"]) EXPECT_EQ(step["state"], "done") << step;
+  EXPECT_EQ(ended["steps"][0]["result"]["bytes"], std::filesystem::file_size(gguf));
+  EXPECT_NE(ended["steps"][1]["result"]["digest"], "");
+  EXPECT_GT(ended["steps"][2]["result"]["metrics"]["hashes"], 0);
+  EXPECT_EQ(ReadFileOrDie(gguf), ReadFileOrDie(directory_ / "again.gguf"));
+  ExpectSameAsLocalConversion(model);
+  nlohmann::json score = OdmoeJson({"score", model, "-f", directory_ / "text", "--json"});
+  EXPECT_NEAR(ended["steps"][4]["result"]["metrics"]["perplexity"].get<double>(),
+              score["perplexity"].get<double>(), 1e-6);
+  // The same request again is the same job, and it can be shown and forgotten.
+  EXPECT_EQ(OdmoeJson({"jobs", "submit", directory_ / "pipeline.json", "--request-id", "r",
+                       "--endpoint", service_.endpoint, "--json"})["id"],
+            job["id"]);
+  const ProcessOutput show = Odmoe({"jobs", "show", job["id"], "--endpoint", service_.endpoint});
+  EXPECT_THAT(show.out, ::testing::HasSubstr("perplexity"));
+  EXPECT_EQ(Odmoe({"jobs", "delete", job["id"], "--endpoint", service_.endpoint}).exit.code, 0);
+  EXPECT_EQ(Odmoe({"jobs", "show", job["id"], "--endpoint", service_.endpoint}).exit.code, 1);
+}
+
+TEST_F(ConversionJobTest, UploadsConvertsAndDownloads) {
+  StartConversion();
+  const std::string model = directory_ / "kimi";
+  const std::vector<std::string> command = {"convert",   TinyKimiCheckpoint(), "-o",
+                                            model,       "--outtype",          "f32",
+                                            "--endpoint", service_.endpoint,   "--transfer"};
+  // Killed as soon as some bytes are there, and the service after it; the same command goes on.
+  auto client = StartOdmoe(command);
+  ASSERT_NE(client, nullptr);
+  ASSERT_TRUE(client->WaitForLine("upload", kPatience).ok());
+  client->Kill();
+  service_.process->Kill();
+  StartConversion();
+  const ProcessOutput done = Odmoe(command);
+  EXPECT_EQ(done.exit.code, 0) << done.err;
+  ExpectSameAsLocalConversion(model);
+  // Nothing stays behind.
+  EXPECT_TRUE(std::filesystem::is_empty(directory_ / "spool"));
+  EXPECT_EQ(OdmoeJson({"jobs", "list", "--endpoint", service_.endpoint, "--json"})["jobs"].size(),
+            0u);
+}
+
+TEST_F(ConversionJobTest, ADownloadSurvivesTheDeathOfTheService) {
+  StartConversion();
+  std::string bytes(24 << 20, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = char(i * 2654435761u >> 15);
+  WriteFileOrDie(directory_ / "there", bytes);
+  auto client = StartOdmoe({"download", directory_ / "there", "-o", directory_ / "here/copy",
+                            "--endpoint", service_.endpoint});
+  ASSERT_NE(client, nullptr);
+  ASSERT_TRUE(client->WaitForLine("download", kPatience).ok());
+  service_.process->Kill();
+  StartConversion();
+  const auto exit = client->Wait(kPatience);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->code, 0) << client->err();
+  EXPECT_EQ(ReadFileOrDie(directory_ / "here/copy"), bytes);
 }
 
 TEST_F(ConversionJobTest, IsRefusedOutsideTheRoots) {

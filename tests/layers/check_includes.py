@@ -22,20 +22,21 @@ ALLOWED = {
     "services/core/generation": ["services/core/base", "services/core/generation"],
     "services/core/jobs": ["services/core/base", "services/core/jobs"],
     "services/core/rpc": ["services/core/base", "services/core/rpc"],
+    "services/core/codec": CORE + ["services/core/rpc", "services/core/codec"],
     "converter": CORE + ["converter"],
     "services/expert_storage": CORE + ["services/expert_storage"],
     "services/inference": CORE + ["services/inference"],
     "services/conversion": CORE + ["services/conversion", "converter"],
     "services/gateway": CORE + ["services/gateway"],
-    "clients/cpp": CORE + ["services/core/rpc", "clients/cpp"],
+    "clients/cpp": CORE + ["services/core/rpc", "services/core/codec", "clients/cpp"],
     "clients": ["services", "converter", "clients"],
 }
 for name in SERVICES:
     folder = f"services/{name}/service"
-    ALLOWED[folder] = ALLOWED[f"services/{name}"] + ["services/core/rpc"]
+    ALLOWED[folder] = ALLOWED[f"services/{name}"] + ["services/core/rpc", "services/core/codec"]
 
 PROTO = re.compile(r"^(grpc|grpcpp|google/(protobuf|rpc)|odmoe)/")
-PROTO_FOLDERS = ["services/core/rpc", "clients"] + [f"services/{n}/service" for n in SERVICES]
+PROTO_FOLDERS = ["services/core/rpc", "services/core/codec", "clients"] + [f"services/{n}/service" for n in SERVICES]
 LOG_FOLDERS = ["clients"] + [f"services/{n}/service" for n in SERVICES]
 
 
@@ -60,7 +61,7 @@ def problems(path):
             if not any(below(target, folder) for folder in allowed):
                 yield number, f"{target}: not below {', '.join(allowed)}"
         if PROTO.match(target) and not is_main and not any(below(name, f) for f in PROTO_FOLDERS):
-            yield number, f"{target}: gRPC and protos stay in service/, clients/, core/rpc, main.cc"
+            yield number, f"{target}: gRPC and protos stay in service/, clients/, core/{rpc,codec}, main.cc"
         if target.startswith("spdlog/") and not is_main and not any(below(name, f) for f in LOG_FOLDERS):
             yield number, f"{target}: spdlog stays in service/ and main.cc; libraries return Status"
 

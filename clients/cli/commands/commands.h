@@ -21,6 +21,8 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation);
 void AddServeCommand(CLI::App& app, Invocation& invocation);
 void AddLoadCommand(CLI::App& app, Invocation& invocation);
 void AddJobsCommand(CLI::App& app, Invocation& invocation);
+void AddUploadCommand(CLI::App& app, Invocation& invocation);
+void AddDownloadCommand(CLI::App& app, Invocation& invocation);
 void AddStatsCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace odmoe

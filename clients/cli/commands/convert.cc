@@ -12,11 +12,14 @@
 #include "clients/cli/console/progress.h"
 #include "clients/cli/console/signals.h"
 #include "clients/cli/exit_code.h"
+#include "clients/cli/jobs/convert_flags.h"
 #include "clients/cli/jobs/job_view.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/transfer/convert_remotely.h"
 #include "clients/cpp/remote_job_queue.h"
 #include "converter/convert.h"
 #include "converter/describe_plan.h"
+#include "services/conversion/jobs/convert_options.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 
@@ -26,17 +29,11 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string source;
-  std::string destination;
-  std::string outtype = "auto";
-  std::string pre_tokenizer;
-  bool vocab_only = false;
-  int64_t pad_vocab = 0;
-  std::string split_max_size;
-  int concurrency = 0;
+  ConvertSpec spec;
   bool restart = false;
   bool dry_run = false;
   std::string endpoint;
+  bool transfer = false;
   bool force = false;
   OutputOptions output;
 };
@@ -72,21 +69,6 @@ bool IsTaken(const std::string& path) {
   return !fs::is_directory(path, error) || !fs::is_empty(path, error);
 }
 
-absl::StatusOr<ConvertOptions> ToConvertOptions(const Options& options) {
-  ConvertOptions result{.source = options.source,
-                        .destination = options.destination,
-                        .outtype = options.outtype,
-                        .pre_tokenizer = options.pre_tokenizer,
-                        .vocab_only = options.vocab_only,
-                        .pad_vocab = options.pad_vocab};
-  if (!options.split_max_size.empty()) {
-    ODMOE_ASSIGN_OR_RETURN(result.split_max_bytes, ParseSplitSize(options.split_max_size));
-  }
-  result.concurrency = options.concurrency;
-  result.restart = options.restart;
-  return result;
-}
-
 // Makes room for the plan's outputs. Only once there is a plan: one that cannot work must not cost
 // the user what is there.
 absl::Status ClearOutputs(const ConvertPlan& plan, bool force) {
@@ -105,12 +87,13 @@ absl::Status ClearOutputs(const ConvertPlan& plan, bool force) {
 absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
                                    Console& console) {
   // Before the plan, which may take a while, where that is enough to know it.
-  if (!options.force && IsTaken(options.destination) &&
-      !HasUnfinishedConversion(PosixFileSystem(), options.destination)) {
+  if (!options.force && IsTaken(options.spec.destination) &&
+      !HasUnfinishedConversion(PosixFileSystem(), options.spec.destination)) {
     return absl::AlreadyExistsError(absl::StrCat(
-        options.destination, " exists; give another -o, or --force to replace it"));
+        options.spec.destination, " exists; give another -o, or --force to replace it"));
   }
-  ODMOE_ASSIGN_OR_RETURN(const ConvertOptions convert, ToConvertOptions(options));
+  ConvertOptions convert = ToConvertOptions(options.spec);
+  convert.restart = options.restart;
   ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
   ODMOE_RETURN_IF_ERROR(ClearOutputs(plan, options.force));
   if (plan.resumed_bytes > 0 && !options.output.quiet) {
@@ -124,30 +107,26 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
       [&](const ConvertProgress& progress) { display.Update(ToProgressState(progress)); });
   display.Finish();
   if (!converted.ok() && !options.output.quiet &&
-      HasUnfinishedConversion(PosixFileSystem(), options.destination)) {
+      HasUnfinishedConversion(PosixFileSystem(), options.spec.destination)) {
     console.ErrLine(
         "what is done stays: the same command goes on from there, with --restart it begins anew");
   }
   ODMOE_RETURN_IF_ERROR(converted);
   const uint64_t bytes = plan.step_bytes.empty() ? 0 : plan.step_bytes.back();
-  return Result{options.destination, bytes, absl::Now() - start};
+  return Result{options.spec.destination, bytes, absl::Now() - start};
 }
 
 absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
                                     Console& console) {
-  if (options.force || options.restart || options.concurrency != 0 ||
-      !options.split_max_size.empty() || !options.pre_tokenizer.empty() || options.vocab_only ||
-      options.pad_vocab != 0) {
+  if (options.force || options.restart) {
     return UsageError(
-        "--force, --restart, --concurrency, --split-max-size, --pre-tokenizer, --vocab-only and "
-        "--pad-vocab work in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
+        "--force and --restart work in this process only; leave out --endpoint (or unset "
+        "ODMOE_ENDPOINT)");
   }
   ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
-  ODMOE_ASSIGN_OR_RETURN(const Job submitted,
-                         queue->Submit({.source = AbsolutePath(options.source),
-                                        .destination = AbsolutePath(options.destination),
-                                        .outtype = options.outtype},
-                                       ""));
+  JobSpec spec;
+  spec.steps = {WithAbsolutePaths(options.spec)};
+  ODMOE_ASSIGN_OR_RETURN(const Job submitted, queue->Submit(spec, ""));
   if (!options.output.quiet) console.ErrLine(absl::StrCat("job ", submitted.id));
   auto job = ShowJob(*queue, submitted.id, console, options.output.quiet, cancellation);
   if (cancellation.cancelled()) {
@@ -158,7 +137,19 @@ absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& 
   }
   ODMOE_RETURN_IF_ERROR(job.status());
   ODMOE_RETURN_IF_ERROR(JobOutcome(*job));
-  return Result{job->spec.destination, job->progress.total_bytes, job->finished - job->started};
+  return Result{JobTarget(*job), job->steps.back().result.bytes, job->finished - job->started};
+}
+
+absl::StatusOr<Result> ConvertElsewhere(const Options& options, const Cancellation& cancellation,
+                                        Console& console) {
+  if (options.endpoint.empty() || options.force || options.restart) {
+    return UsageError("--transfer needs --endpoint, and goes with neither --force nor --restart");
+  }
+  const absl::Time start = absl::Now();
+  ODMOE_ASSIGN_OR_RETURN(const TransferResult result,
+                         ConvertRemotely(options.endpoint, options.spec,
+                                         {console, options.output.quiet, &cancellation}));
+  return Result{result.path, result.bytes, absl::Now() - start};
 }
 
 // Says what would be done, and does nothing.
@@ -167,8 +158,7 @@ absl::Status DryRun(const Options& options, Console& console) {
     return UsageError(
         "--dry-run works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
   }
-  ODMOE_ASSIGN_OR_RETURN(const ConvertOptions convert, ToConvertOptions(options));
-  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
+  ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(ToConvertOptions(options.spec)));
   const PlanDescription description = DescribePlan(plan);
   if (options.output.json) {
     console.OutLine(PlanJson(plan, description));
@@ -181,9 +171,10 @@ absl::Status DryRun(const Options& options, Console& console) {
 absl::Status Run(const Options& options, Console& console) {
   if (options.dry_run) return DryRun(options, console);
   const SignalScope signals;
-  auto result = options.endpoint.empty()
-                    ? ConvertHere(options, signals.cancellation(), console)
-                    : ConvertAsJob(options, signals.cancellation(), console);
+  const Cancellation& cancellation = signals.cancellation();
+  auto result = options.transfer           ? ConvertElsewhere(options, cancellation, console)
+                : options.endpoint.empty() ? ConvertHere(options, cancellation, console)
+                                           : ConvertAsJob(options, cancellation, console);
   if (!result.ok()) return result.status();
   if (options.output.json) {
     Json json;
@@ -204,41 +195,15 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "convert", "A Hugging Face directory or GGUF file to a GGUF file or model directory");
-  command->add_option("source", options->source, "Hugging Face directory or GGUF file")
+  command->add_option("source", options->spec.source, "Hugging Face directory or GGUF file")
       ->required()
       ->type_name("SRC");
   command
-      ->add_option("-o,--output", options->destination,
+      ->add_option("-o,--output", options->spec.destination,
                    "What to make: a GGUF file where it ends in .gguf, else a model directory")
       ->required()
       ->type_name("DST");
-  command
-      ->add_option("--outtype", options->outtype,
-                   "Number format of the weights; auto keeps the checkpoint's. A GGUF source keeps "
-                   "its bytes")
-      ->type_name("TYPE")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}));
-  command
-      ->add_option("--pre-tokenizer", options->pre_tokenizer,
-                   "GGUF's name of how the checkpoint splits words, where it is not recognized")
-      ->type_name("NAME");
-  command->add_flag("--vocab-only", options->vocab_only,
-                    "Write the tokenizer and the other keys, but no weights, which need not be there");
-  command
-      ->add_option("--pad-vocab", options->pad_vocab,
-                   "Grow the vocabulary, embedding and head to the next multiple, with rows of zeros")
-      ->type_name("N")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  command
-      ->add_option("--split-max-size", options->split_max_size,
-                   "Write a GGUF file as shards of at most this size, NAME-00001-of-0000N.gguf: a "
-                   "number of bytes, or with K, M or G (powers of 1000)")
-      ->type_name("SIZE");
-  command
-      ->add_option("--concurrency", options->concurrency,
-                   "Tensors or experts made at once; 0: one a core. The output is the same")
-      ->type_name("N")
-      ->check(CLI::Range(0, 64));
+  AddConvertFlags(*command, options->spec);
   command->add_flag("--dry-run", options->dry_run,
                     "Print the tensors, sizes, disk, memory and time it would take; write nothing");
   command->add_flag("--force", options->force, "Replace an existing destination");
@@ -246,6 +211,8 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
                     "Begin anew where an interrupted conversion has left work to go on with");
   AddEndpointOption(*command, options->endpoint,
                     "Submit a job to this conversion service and watch it to its end");
+  command->add_flag("--transfer", options->transfer,
+                    "The files are here, not there: upload the source, convert, download the result");
   AddOutputOptions(*command, options->output);
   command->footer(
       "Ctrl-C stops and removes what was written so far; a second one ends at once. What a\n"
@@ -254,7 +221,8 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
       "  odmoe convert Kimi-K2/ -o kimi                      in one step\n"
       "  odmoe convert Kimi-K2/ -o kimi.gguf --outtype q8_0  in two\n"
       "  odmoe convert kimi.gguf -o kimi\n"
-      "  odmoe convert /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003");
+      "  odmoe convert /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003\n"
+      "  odmoe convert Kimi-K2/ -o kimi.gguf --endpoint 10.0.0.5:9003 --transfer");
   command->callback([&invocation, options] {
     invocation.run = [options](Console& console) { return Run(*options, console); };
   });

@@ -1,23 +1,26 @@
-// odmoe jobs submit|list|watch|cancel
+// odmoe jobs submit|list|show|watch|pause|resume|cancel|retry|delete
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/console/signals.h"
 #include "clients/cli/console/table.h"
 #include "clients/cli/exit_code.h"
+#include "clients/cli/jobs/convert_flags.h"
 #include "clients/cli/jobs/job_view.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/model/model_options.h"
 #include "clients/cpp/remote_job_queue.h"
+#include "services/conversion/jobs/job_spec_json.h"
 #include "services/conversion/jobs/local_job_queue.h"
+#include "services/conversion/jobs/step_paths.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/base/units.h"
 
 namespace odmoe {
 namespace {
@@ -27,7 +30,8 @@ namespace fs = std::filesystem;
 struct Options {
   std::string endpoint;
   std::string database;
-  ConvertSpec spec;
+  ConvertSpec convert;
+  int32_t priority = 0;
   std::string request_id;
   std::string id;
   int limit = 20;
@@ -52,6 +56,12 @@ absl::StatusOr<std::unique_ptr<JobQueue>> OpenQueue(const Options& options, int 
   if (!options.endpoint.empty()) return ConnectJobQueue(options.endpoint);
   LocalJobQueueOptions local;
   local.workers = workers;
+  local.open_model = [](const std::string& path) -> absl::StatusOr<std::shared_ptr<LanguageModel>> {
+    ModelOptions model;
+    model.model = path;
+    ODMOE_ASSIGN_OR_RETURN(OpenedModel opened, OpenModel(model));
+    return std::shared_ptr<LanguageModel>(std::move(opened.model));
+  };
   local.database_path = options.database;
   if (local.database_path.empty()) {
     ODMOE_ASSIGN_OR_RETURN(local.database_path, DefaultDatabase());
@@ -74,30 +84,60 @@ void ShowOne(const Job& job, const Options& options, Console& console) {
   }
 }
 
+// With --json each state is a line, the last one too.
 absl::Status Watch(JobQueue& queue, const Options& options, const SignalScope& signals,
                    Console& console) {
+  std::function<void(const Job&)> on_change;
+  if (options.output.json) {
+    on_change = [&](const Job& job) { console.OutLine(DumpJson(JobToJson(job))); };
+  }
   ODMOE_ASSIGN_OR_RETURN(const Job job, ShowJob(queue, options.id, console, options.output.quiet,
-                                                signals.cancellation()));
+                                                signals.cancellation(), on_change));
   ODMOE_RETURN_IF_ERROR(JobOutcome(job));
-  ShowOne(job, options, console);
+  if (!options.output.json) ShowOne(job, options, console);
   return absl::OkStatus();
 }
 
+// A conversion by its flags, or a job file.
+absl::StatusOr<JobSpec> SpecOf(const Options& options, Console& console) {
+  JobSpec spec;
+  if (!options.convert.destination.empty()) {
+    spec.steps = {WithAbsolutePaths(options.convert)};
+    spec.priority = options.priority;
+    return spec;
+  }
+  const std::string& file = options.convert.source;
+  if (file != "-" && !absl::EndsWith(file, ".json")) {
+    return UsageError(absl::StrCat("to convert ", file, ", give -o DST; a job file ends in .json"));
+  }
+  ODMOE_ASSIGN_OR_RETURN(const std::string text, ReadText({.file = file}, console));
+  ODMOE_ASSIGN_OR_RETURN(spec, ParseJobSpec(text, file));
+  if (options.priority != 0) spec.priority = options.priority;
+  for (StepSpec& step : spec.steps) {
+    for (const StepPath& path : PathsOf(step)) *path.path = AbsolutePath(*path.path);
+  }
+  return spec;
+}
+
 // With a service it queues and returns. Without one nobody else would run the job, so this process
-// does, to its end; stopped before, the job is run again by the next submit.
+// does, to its end; stopped before, the job goes on with the next submit.
 absl::Status RunSubmit(Options options, Console& console) {
   const SignalScope signals;
+  ODMOE_ASSIGN_OR_RETURN(const JobSpec spec, SpecOf(options, console));
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 1));
-  options.spec.source = AbsolutePath(options.spec.source);
-  options.spec.destination = AbsolutePath(options.spec.destination);
-  ODMOE_ASSIGN_OR_RETURN(const Job job, queue->Submit(options.spec, options.request_id));
+  ODMOE_ASSIGN_OR_RETURN(const Job job, queue->Submit(spec, options.request_id));
   if (!options.endpoint.empty()) {
     ShowOne(job, options, console);
     return absl::OkStatus();
   }
   if (!options.output.quiet) console.ErrLine(absl::StrCat("job ", job.id));
   options.id = job.id;
-  return Watch(*queue, options, signals, console);
+  ODMOE_ASSIGN_OR_RETURN(const Job ended,
+                         ShowJob(*queue, job.id, console, options.output.quiet,
+                                 signals.cancellation()));
+  ODMOE_RETURN_IF_ERROR(JobOutcome(ended));
+  ShowOne(ended, options, console);
+  return absl::OkStatus();
 }
 
 absl::Status RunWatch(const Options& options, Console& console) {
@@ -106,20 +146,30 @@ absl::Status RunWatch(const Options& options, Console& console) {
   return Watch(*queue, options, signals, console);
 }
 
-absl::Status RunCancel(const Options& options, Console& console) {
+absl::Status RunShow(const Options& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
-  ODMOE_ASSIGN_OR_RETURN(const Job job, queue->Cancel(options.id));
+  ODMOE_ASSIGN_OR_RETURN(const Job job, queue->Get(options.id));
+  console.OutLine(options.output.json ? DumpJson(JobToJson(job)) : DescribeJob(job));
+  return absl::OkStatus();
+}
+
+template <absl::StatusOr<Job> (JobQueue::*kChange)(absl::string_view)>
+absl::Status RunChange(const Options& options, Console& console) {
+  ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
+  ODMOE_ASSIGN_OR_RETURN(const Job job, (queue.get()->*kChange)(options.id));
   ShowOne(job, options, console);
   return absl::OkStatus();
 }
 
-std::string Progress(const Job& job) {
-  const JobProgress& progress = job.progress;
-  if (progress.step_number == 0) return "";
-  const double share =
-      progress.total_bytes == 0 ? 0.0 : double(progress.done_bytes) / double(progress.total_bytes);
-  return absl::StrFormat("%d/%d %s %.0f%%", progress.step_number, progress.step_count,
-                         progress.step, 100.0 * share);
+absl::Status RunDelete(const Options& options, Console& console) {
+  ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
+  ODMOE_RETURN_IF_ERROR(queue->Delete(options.id));
+  if (options.output.json) {
+    console.OutLine(DumpJson(Json{{"id", options.id}, {"state", "deleted"}}));
+  } else {
+    console.OutLine(absl::StrCat(options.id, " deleted"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RunList(const Options& options, Console& console) {
@@ -131,11 +181,12 @@ absl::Status RunList(const Options& options, Console& console) {
     console.OutLine(DumpJson(Json{{"jobs", std::move(list)}}));
     return absl::OkStatus();
   }
-  Table table({{"id"}, {"state"}, {"progress"}, {"created"}, {"destination"}, {"error"}});
+  Table table(
+      {{"id"}, {"state"}, {"priority"}, {"progress"}, {"created"}, {"destination"}, {"error"}});
   for (const Job& job : jobs) {
-    table.AddRow({job.id, JobStateName(job.state), Progress(job),
+    table.AddRow({job.id, JobStateName(job.state), absl::StrCat(job.spec.priority), BriefProgress(job),
                   absl::FormatTime("%Y-%m-%d %H:%M:%S", job.created, absl::LocalTimeZone()),
-                  job.spec.destination, job.error});
+                  JobTarget(job), job.error});
   }
   console.Out(table.ToString());
   return absl::OkStatus();
@@ -163,23 +214,50 @@ CLI::App* AddJobCommand(CLI::App& jobs, Invocation& invocation, const std::strin
 
 void AddSubmit(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Options>& options) {
   CLI::App* submit = AddJobCommand(
-      jobs, invocation, "submit", "Queue a conversion; without an endpoint, run it here", options,
+      jobs, invocation, "submit", "Queue a job; without an endpoint, run it here", options,
       [](const Options& o, Console& console) { return RunSubmit(o, console); });
-  submit->add_option("source", options->spec.source, "Hugging Face directory or GGUF file")
+  submit
+      ->add_option("source", options->convert.source,
+                   "Hugging Face directory or GGUF file; or a job file, FILE.json or - for "
+                   "standard input, without -o")
       ->required()
       ->type_name("SRC");
   submit
-      ->add_option("-o,--output", options->spec.destination,
+      ->add_option("-o,--output", options->convert.destination,
                    "What to make: a GGUF file where it ends in .gguf, else a model directory")
-      ->required()
       ->type_name("DST");
-  submit->add_option("--outtype", options->spec.outtype, "Number format of the weights")
-      ->type_name("TYPE")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}));
+  AddConvertFlags(*submit, options->convert);
+  submit
+      ->add_option("--priority", options->priority,
+                   "Higher ones start first; equal ones in order of submission")
+      ->type_name("N")
+      ->check(CLI::Range(-JobSpec::kMaxPriority, JobSpec::kMaxPriority));
   submit
       ->add_option("--request-id", options->request_id,
                    "Submitting again with the same one gives the first one's job")
       ->type_name("ID");
+  submit->footer(
+      "A job file has several steps; each may read what an earlier one makes:\n"
+      "  {\"priority\": 5,\n"
+      "   \"steps\": [\n"
+      "     {\"convert\": {\"source\": \"Kimi-K2\", \"destination\": \"kimi.gguf\",\n"
+      "                  \"outtype\": \"q8_0\"}},\n"
+      "     {\"convert\": {\"source\": \"kimi.gguf\", \"destination\": \"kimi\"}},\n"
+      "     {\"verify\": {\"source\": \"kimi\"}},\n"
+      "     {\"evaluate\": {\"model\": \"kimi\", \"text\": \"chapter.txt\"}}]}\n"
+      "Examples:\n"
+      "  odmoe jobs submit /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003\n"
+      "  odmoe jobs submit pipeline.json --priority 10 --request-id nightly-7");
+}
+
+// A verb on one job.
+void AddVerb(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Options>& options,
+             const std::string& name, const std::string& description,
+             absl::Status (*run)(const Options&, Console&)) {
+  AddJobCommand(jobs, invocation, name, description, options, run)
+      ->add_option("id", options->id, "The job's id")
+      ->required()
+      ->type_name("JOB");
 }
 
 }  // namespace
@@ -193,22 +271,31 @@ void AddJobsCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("--limit", options->limit, "How many at most")
       ->type_name("N")
       ->check(CLI::Range(1, 1000));
-  AddJobCommand(*jobs, invocation, "watch", "Show a job's progress until it ends", options, RunWatch)
-      ->add_option("id", options->id, "The job's id")
-      ->required()
-      ->type_name("JOB");
-  AddJobCommand(*jobs, invocation, "cancel", "Stop a job and remove its partial output", options,
-                RunCancel)
-      ->add_option("id", options->id, "The job's id")
-      ->required()
-      ->type_name("JOB");
+  AddVerb(*jobs, invocation, options, "show", "A job's steps, how far they are and their results",
+          RunShow);
+  AddVerb(*jobs, invocation, options, "watch",
+          "Show a job's progress until it ends; with --json each of its states as a line", RunWatch);
+  AddVerb(*jobs, invocation, options, "pause",
+          "Stop a job and keep its partial output, to go on from with resume",
+          RunChange<&JobQueue::Pause>);
+  AddVerb(*jobs, invocation, options, "resume", "Put a paused job back in the queue",
+          RunChange<&JobQueue::Resume>);
+  AddVerb(*jobs, invocation, options, "cancel", "Stop a job and remove its partial output",
+          RunChange<&JobQueue::Cancel>);
+  AddVerb(*jobs, invocation, options, "retry",
+          "Run a failed or cancelled job again, from its first step that is not done",
+          RunChange<&JobQueue::Retry>);
+  AddVerb(*jobs, invocation, options, "delete", "Forget a job that has ended; its output stays",
+          RunDelete);
   jobs->footer(
-      "A job that failed makes watch fail with its error; Ctrl-C ends the watching, not the job.\n"
+      "A job that failed makes watch fail with its error; Ctrl-C ends the watching, not the job, and\n"
+      "a watch whose connection breaks goes on where it was.\n"
       "Examples:\n"
       "  odmoe jobs submit /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003\n"
+      "  odmoe jobs submit pipeline.json\n"
       "  odmoe jobs watch JOB --endpoint 127.0.0.1:9003\n"
       "  odmoe jobs list --json\n"
-      "  odmoe jobs cancel JOB");
+      "  odmoe jobs pause JOB");
 }
 
 }  // namespace odmoe

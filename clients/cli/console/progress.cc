@@ -88,10 +88,11 @@ ProgressDisplay::~ProgressDisplay() { Finish(); }
 void ProgressDisplay::Update(ProgressState state) {
   if (mode_ == Mode::kNone) return;
   const absl::Time now = clock_();
-  const bool new_step = state.step_number != step_number_;
+  const bool new_step = state.step_number != step_number_ || state.step != step_;
   if (new_step) {
     Finish();
     step_number_ = state.step_number;
+    step_ = state.step;
     step_start_ = now;
     step_start_bytes_ = state.done_bytes;
     shown_ = absl::InfinitePast();

@@ -57,6 +57,7 @@ class ProgressDisplay {
   const Mode mode_;
   const Clock clock_;
   int step_number_ = 0;               // of the step shown last; 0: none
+  std::string step_;                  // its name
   absl::Time step_start_;
   uint64_t step_start_bytes_ = 0;
   absl::Time shown_ = absl::InfinitePast();

@@ -1,5 +1,8 @@
 #include "services/conversion/jobs/job_schema.h"
 
+#include <cstdint>
+
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 
@@ -7,43 +10,85 @@ namespace odmoe {
 namespace {
 
 constexpr int64_t kApplicationId = 0x6f646d6a;  // "odmj", in the file's header
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSchemaVersion = 2;
 
-// Numbers of job states are JobState's; 0 and 1 have not ended. A partial unique index lets one
-// unended job at most have a destination, whatever two processes do at once. AUTOINCREMENT never
-// hands out a number twice, which owners rely on.
+// Numbers of states are those of JobState and StepState, of wishes those of JobWish. AUTOINCREMENT
+// never hands out a number twice, which owners rely on. `paths` has each path a step reads or
+// writes, as resolved at submit. A step's `spec` is StepSpecToJson's.
 constexpr char kCreateTables[] = R"sql(
   CREATE TABLE jobs (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     request_id TEXT UNIQUE,
-    source TEXT NOT NULL,
-    destination TEXT NOT NULL,
-    outtype TEXT NOT NULL,
-    source_path TEXT NOT NULL,
-    destination_path TEXT NOT NULL,
+    priority INTEGER NOT NULL DEFAULT 0,
     state INTEGER NOT NULL,
+    wish INTEGER NOT NULL DEFAULT 0,
+    partial INTEGER NOT NULL DEFAULT 0,
     owner INTEGER,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
     deaths INTEGER NOT NULL DEFAULT 0,
     version INTEGER NOT NULL DEFAULT 1,
     created_us INTEGER NOT NULL,
     started_us INTEGER,
     finished_us INTEGER,
-    step TEXT NOT NULL DEFAULT '',
-    step_number INTEGER NOT NULL DEFAULT 0,
-    step_count INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    error_code INTEGER NOT NULL DEFAULT 0
+  );
+  CREATE INDEX by_turn ON jobs(state, priority DESC, sequence);
+  CREATE TABLE steps (
+    job INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    spec TEXT NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    phase TEXT NOT NULL DEFAULT '',
+    phase_number INTEGER NOT NULL DEFAULT 0,
+    phase_count INTEGER NOT NULL DEFAULT 0,
     done_bytes INTEGER NOT NULL DEFAULT 0,
     total_bytes INTEGER NOT NULL DEFAULT 0,
     bytes_per_second REAL NOT NULL DEFAULT 0,
     eta_us INTEGER,
     item TEXT NOT NULL DEFAULT '',
-    error TEXT NOT NULL DEFAULT '',
-    error_code INTEGER NOT NULL DEFAULT 0
-  );
-  CREATE UNIQUE INDEX one_writer ON jobs(destination_path) WHERE state IN (0, 1);
-  CREATE INDEX by_state ON jobs(state, sequence);
-  CREATE TABLE owners (id INTEGER PRIMARY KEY AUTOINCREMENT);
+    started_us INTEGER,
+    finished_us INTEGER,
+    result_bytes INTEGER NOT NULL DEFAULT 0,
+    digest TEXT NOT NULL DEFAULT '',
+    metrics TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (job, number)
+  ) WITHOUT ROWID;
+  CREATE TABLE paths (
+    job INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    written INTEGER NOT NULL,
+    PRIMARY KEY (job, step, position)
+  ) WITHOUT ROWID;
+  CREATE TRIGGER forget AFTER DELETE ON jobs BEGIN
+    DELETE FROM steps WHERE job = OLD.sequence;
+    DELETE FROM paths WHERE job = OLD.sequence;
+  END;
+)sql";
+
+constexpr char kCreateOwners[] = "CREATE TABLE owners (id INTEGER PRIMARY KEY AUTOINCREMENT);";
+
+// Version 1 had one step a job, in the job's row. A job that was stopped amid its work has deaths or
+// a start, so partial output may be there.
+constexpr char kFromVersion1[] = R"sql(
+  INSERT INTO jobs (sequence, id, request_id, state, wish, partial, owner, deaths, version,
+                    created_us, started_us, finished_us, error, error_code)
+    SELECT sequence, id, request_id, state, cancel_requested,
+           state < 2 AND started_us IS NOT NULL, owner, deaths, version,
+           created_us, started_us, finished_us, error, error_code FROM jobs_1;
+  INSERT INTO steps (job, number, spec, state, phase, phase_number, phase_count, done_bytes,
+                     total_bytes, bytes_per_second, eta_us, item, started_us, finished_us)
+    SELECT sequence, 0,
+           json_object('convert', json_object('source', source, 'destination', destination,
+                                              'outtype', outtype)),
+           CASE state WHEN 0 THEN 0 WHEN 1 THEN 1 WHEN 2 THEN 2 WHEN 3 THEN 3 ELSE 4 END,
+           step, step_number, step_count, done_bytes, total_bytes, bytes_per_second, eta_us, item,
+           started_us, finished_us FROM jobs_1;
+  INSERT INTO paths SELECT sequence, 0, 0, source_path, 0 FROM jobs_1;
+  INSERT INTO paths SELECT sequence, 0, 1, destination_path, 1 FROM jobs_1;
+  DROP TABLE jobs_1;
 )sql";
 
 absl::StatusOr<int64_t> ReadInteger(SqliteDatabase& database, const char* sql) {
@@ -52,11 +97,18 @@ absl::StatusOr<int64_t> ReadInteger(SqliteDatabase& database, const char* sql) {
   return query.Integer(0);
 }
 
-absl::Time TimeFromColumn(const SqliteQuery& row, int column) {
-  return row.IsNull(column) ? absl::InfinitePast() : absl::FromUnixMicros(row.Integer(column));
+absl::Status MigrateFromVersion1(SqliteDatabase& database) {
+  ODMOE_RETURN_IF_ERROR(
+      database.Execute("DROP INDEX one_writer; DROP INDEX by_state; "
+                       "ALTER TABLE jobs RENAME TO jobs_1;"));
+  ODMOE_RETURN_IF_ERROR(database.Execute(kCreateTables));
+  return database.Execute(kFromVersion1);
 }
 
-uint64_t NotNegative(int64_t value) { return value < 0 ? 0 : value; }
+absl::Status SetVersion(SqliteDatabase& database) {
+  return database.Execute(absl::StrCat("PRAGMA application_id=", kApplicationId,
+                                       "; PRAGMA user_version=", kSchemaVersion, ";"));
+}
 
 }  // namespace
 
@@ -73,52 +125,19 @@ absl::Status PrepareSchema(SqliteDatabase& database, const std::string& path) {
         absl::StrCat(path, " is an SQLite database of another program (application id ",
                      application, ", expected ", kApplicationId, ")"));
   }
-  if (application == kApplicationId && version != kSchemaVersion) {
+  if (application == 0) {
+    ODMOE_RETURN_IF_ERROR(database.Execute(kCreateTables));
+    ODMOE_RETURN_IF_ERROR(database.Execute(kCreateOwners));
+    ODMOE_RETURN_IF_ERROR(SetVersion(database));
+  } else if (version == 1) {
+    ODMOE_RETURN_IF_ERROR(MigrateFromVersion1(database));
+    ODMOE_RETURN_IF_ERROR(SetVersion(database));
+  } else if (version != kSchemaVersion) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " has schema version ", version, "; this odmoe knows version ",
                      kSchemaVersion, ", so a newer one wrote it"));
   }
-  if (application == 0) {
-    ODMOE_RETURN_IF_ERROR(database.Execute(kCreateTables));
-    ODMOE_RETURN_IF_ERROR(
-        database.Execute(absl::StrCat("PRAGMA application_id=", kApplicationId,
-                                      "; PRAGMA user_version=", kSchemaVersion, ";")));
-  }
   return transaction.Commit();
-}
-
-absl::StatusOr<Job> JobFromRow(const SqliteQuery& row) {
-  Job job;
-  int column = 0;
-  job.id = row.Text(column++);
-  job.spec = {row.Text(column), row.Text(column + 1), row.Text(column + 2)};
-  column += 3;
-  const int64_t state = row.Integer(column++);
-  if (state < 0 || state > int64_t(JobState::kCancelled)) {
-    return absl::DataLossError(absl::StrCat("job database: job ", job.id, " has state ", state));
-  }
-  job.state = JobState(state);
-  job.progress.step = row.Text(column++);
-  job.progress.step_number = int32_t(row.Integer(column++));
-  job.progress.step_count = int32_t(row.Integer(column++));
-  job.progress.done_bytes = NotNegative(row.Integer(column++));
-  job.progress.total_bytes = NotNegative(row.Integer(column++));
-  job.progress.bytes_per_second = row.Real(column++);
-  if (!row.IsNull(column)) job.progress.eta = absl::Microseconds(row.Integer(column));
-  ++column;
-  job.progress.item = row.Text(column++);
-  job.error = row.Text(column++);
-  job.error_code = absl::StatusCode(row.Integer(column++));
-  job.created = TimeFromColumn(row, column++);
-  job.started = TimeFromColumn(row, column++);
-  job.finished = TimeFromColumn(row, column++);
-  job.version = row.Integer(column++);
-  return job;
-}
-
-std::optional<int64_t> MicrosecondsOf(absl::Time time) {
-  if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return std::nullopt;
-  return absl::ToUnixMicros(time);
 }
 
 }  // namespace odmoe

@@ -12,12 +12,13 @@
 namespace odmoe {
 namespace {
 
-constexpr int64_t kQueued = int64_t(JobState::kQueued);
-constexpr int64_t kRunning = int64_t(JobState::kRunning);
-constexpr int64_t kSucceeded = int64_t(JobState::kSucceeded);
-constexpr int64_t kFailed = int64_t(JobState::kFailed);
-constexpr int64_t kCancelled = int64_t(JobState::kCancelled);
-static_assert(kQueued == 0 && kRunning == 1, "the one_writer index names these numbers");
+static_assert(int(JobState::kQueued) == 0 && int(JobState::kRunning) == 1 &&
+                  int(JobState::kSucceeded) == 2 && int(JobState::kCancelled) == 4 &&
+                  int(JobState::kPaused) == 5,
+              "the SQL below names these numbers");
+static_assert(int(StepState::kQueued) == 0 && int(StepState::kRunning) == 1 &&
+                  int(StepState::kDone) == 2,
+              "the SQL below names these numbers");
 
 int64_t NowMicros() { return absl::ToUnixMicros(absl::Now()); }
 
@@ -31,14 +32,8 @@ std::string SelectJobs(absl::string_view rest) {
   return absl::StrCat("SELECT ", kJobColumns, " FROM jobs ", rest);
 }
 
-absl::Status OwnedElsewhere(absl::string_view id) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("job ", id, " is not run by this process any more"));
-}
-
-absl::Status RequireOne(const absl::StatusOr<int>& changed, absl::string_view id) {
-  if (!changed.ok()) return changed.status();
-  return *changed == 1 ? absl::OkStatus() : OwnedElsewhere(id);
+absl::Status WrongState(const Job& job, absl::string_view why) {
+  return absl::FailedPreconditionError(absl::StrCat("job ", job.id, " ", why));
 }
 
 // A new owner number, locked before anyone can see a job with it.
@@ -67,9 +62,6 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::string& path
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<SqliteDatabase> database, SqliteDatabase::Open(path));
   ODMOE_RETURN_IF_ERROR(PrepareSchema(*database, path));
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<OwnerLock> owner, RegisterOwner(*database, path));
-  const int64_t oldest_kept = absl::ToUnixMicros(absl::Now() - kKeepEnded);
-  ODMOE_RETURN_IF_ERROR(
-      database->Run("DELETE FROM jobs WHERE finished_us < ?1", oldest_kept).status());
   std::unique_ptr<JobStore> store(new JobStore(std::move(database), std::move(owner)));
   ODMOE_RETURN_IF_ERROR(store->RequeueOrphans().status());
   return store;
@@ -82,42 +74,57 @@ absl::StatusOr<Job> JobStore::Insert(const NewJob& job) {
     ODMOE_ASSIGN_OR_RETURN(std::optional<Job> known, FindByRequestLocked(job.request_id));
     if (known) return *std::move(known);
   }
-  ODMOE_RETURN_IF_ERROR(CheckRoomLocked(job));
+  for (const auto& step : job.paths) {
+    for (const PathUse& use : step) {
+      ODMOE_RETURN_IF_ERROR(CheckPathLocked(-1, use));
+    }
+  }
+  ODMOE_RETURN_IF_ERROR(CheckRoomLocked());
   const std::string id = NewJobId();
   ODMOE_RETURN_IF_ERROR(
       database_
-          ->Run("INSERT INTO jobs (id, request_id, source, destination, outtype, source_path, "
-                "destination_path, state, created_us) "
-                "VALUES (?1, nullif(?2, ''), ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+          ->Run("INSERT INTO jobs (id, request_id, priority, state, created_us) "
+                "VALUES (?1, nullif(?2, ''), ?3, 0, ?4)",
                 absl::string_view(id), absl::string_view(job.request_id),
-                absl::string_view(job.given.source), absl::string_view(job.given.destination),
-                absl::string_view(job.given.outtype), absl::string_view(job.source_path),
-                absl::string_view(job.destination_path), kQueued, NowMicros())
+                int64_t{job.given.priority}, NowMicros())
           .status());
-  ODMOE_ASSIGN_OR_RETURN(Job inserted, GetLocked(id));
-  ODMOE_RETURN_IF_ERROR(transaction.Commit());
-  return inserted;
-}
-
-absl::Status JobStore::CheckRoomLocked(const NewJob& job) {
-  {
-    // A model directory is many files, so a destination within another one's is a conflict too, and
-    // so is a destination that another job still has to read. "/" sorts before "0".
-    ODMOE_ASSIGN_OR_RETURN(
-        SqliteQuery query,
-        database_->Query(
-            "SELECT id FROM jobs WHERE state IN (0, 1) AND ("
-            "  destination_path = ?1"
-            "  OR substr(?1, 1, length(destination_path) + 1) = destination_path || '/'"
-            "  OR (destination_path >= ?1 || '/' AND destination_path < ?1 || '0')"
-            "  OR source_path = ?1) LIMIT 1",
-            absl::string_view(job.destination_path)));
-    ODMOE_ASSIGN_OR_RETURN(const bool taken, query.Step());
-    if (taken) {
-      return absl::AbortedError(absl::StrCat("job ", query.Text(0), ", which has not ended, uses ",
-                                             job.given.destination));
+  const int64_t sequence = database_->last_inserted_row();
+  for (size_t step = 0; step < job.given.steps.size(); ++step) {
+    ODMOE_RETURN_IF_ERROR(
+        InsertStep(*database_, sequence, int64_t(step), job.given.steps[step]));
+    for (size_t i = 0; i < job.paths[step].size(); ++i) {
+      const PathUse& use = job.paths[step][i];
+      ODMOE_RETURN_IF_ERROR(database_
+                                ->Run("INSERT INTO paths VALUES (?1, ?2, ?3, ?4, ?5)", sequence,
+                                      int64_t(step), int64_t(i), absl::string_view(use.resolved),
+                                      int64_t{use.written})
+                                .status());
     }
   }
+  ODMOE_ASSIGN_OR_RETURN(StoredJob inserted, GetLocked(id));
+  ODMOE_RETURN_IF_ERROR(transaction.Commit());
+  return std::move(inserted.job);
+}
+
+// A model directory is many files, so a path within a written one is a conflict too; but to write
+// into a folder that another job only reads is none: outputs often go beside their source.
+absl::Status JobStore::CheckPathLocked(int64_t self, const PathUse& use) {
+  ODMOE_ASSIGN_OR_RETURN(
+      SqliteQuery query,
+      database_->Query(
+          "SELECT id FROM jobs JOIN paths ON job = sequence "
+          "WHERE state IN (0, 1, 5) AND sequence <> ?3 AND (written OR ?2) AND ("
+          "  path = ?1"
+          "  OR (written AND substr(?1, 1, length(path) + 1) = path || '/')"
+          "  OR (?2 AND substr(path, 1, length(?1) + 1) = ?1 || '/')) LIMIT 1",
+          absl::string_view(use.resolved), int64_t{use.written}, self));
+  ODMOE_ASSIGN_OR_RETURN(const bool taken, query.Step());
+  if (!taken) return absl::OkStatus();
+  return absl::AbortedError(
+      absl::StrCat("job ", query.Text(0), ", which has not ended, uses ", use.given));
+}
+
+absl::Status JobStore::CheckRoomLocked() {
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query,
                          database_->Query("SELECT count(*) FROM jobs WHERE state = 0"));
   ODMOE_RETURN_IF_ERROR(query.Step().status());
@@ -125,6 +132,18 @@ absl::Status JobStore::CheckRoomLocked(const NewJob& job) {
     return absl::ResourceExhaustedError(absl::StrCat(kMaxWaiting, " jobs wait already"));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<StoredJob>> JobStore::SelectLocked(SqliteQuery query) {
+  std::vector<StoredJob> jobs;
+  while (true) {
+    ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
+    if (!more) break;
+    ODMOE_ASSIGN_OR_RETURN(StoredJob job, ReadJob(query));
+    jobs.push_back(std::move(job));
+  }
+  for (StoredJob& job : jobs) ODMOE_RETURN_IF_ERROR(ReadSteps(*database_, job));
+  return jobs;
 }
 
 absl::StatusOr<std::optional<Job>> JobStore::FindByRequest(absl::string_view request_id) {
@@ -135,132 +154,292 @@ absl::StatusOr<std::optional<Job>> JobStore::FindByRequest(absl::string_view req
 absl::StatusOr<std::optional<Job>> JobStore::FindByRequestLocked(absl::string_view request_id) {
   static const std::string sql = SelectJobs("WHERE request_id = ?1");
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), request_id));
-  ODMOE_ASSIGN_OR_RETURN(const bool found, query.Step());
-  if (!found) return std::nullopt;
-  ODMOE_ASSIGN_OR_RETURN(Job job, JobFromRow(query));
-  return job;
+  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> found, SelectLocked(std::move(query)));
+  if (found.empty()) return std::nullopt;
+  return std::move(found.front().job);
 }
 
 absl::StatusOr<Job> JobStore::Get(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
-  return GetLocked(id);
+  ODMOE_ASSIGN_OR_RETURN(StoredJob stored, GetLocked(id));
+  return std::move(stored.job);
 }
 
-absl::StatusOr<Job> JobStore::GetLocked(absl::string_view id) {
+absl::StatusOr<StoredJob> JobStore::GetLocked(absl::string_view id) {
   static const std::string sql = SelectJobs("WHERE id = ?1");
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), id));
-  ODMOE_ASSIGN_OR_RETURN(const bool found, query.Step());
-  if (!found) return absl::NotFoundError("no such job");
-  return JobFromRow(query);
+  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> found, SelectLocked(std::move(query)));
+  if (found.empty()) return absl::NotFoundError("no such job");
+  return std::move(found.front());
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::List(int limit) {
   static const std::string sql = SelectJobs("ORDER BY sequence DESC LIMIT ?1");
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), int64_t{limit}));
+  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> found, SelectLocked(std::move(query)));
   std::vector<Job> jobs;
-  while (true) {
-    ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
-    if (!more) return jobs;
-    ODMOE_ASSIGN_OR_RETURN(Job job, JobFromRow(query));
-    jobs.push_back(std::move(job));
-  }
+  for (StoredJob& stored : found) jobs.push_back(std::move(stored.job));
+  return jobs;
 }
 
 absl::StatusOr<std::optional<ClaimedJob>> JobStore::Claim() {
   static const std::string sql = absl::StrCat(
-      "UPDATE jobs SET state = 1, owner = ?1, started_us = coalesce(started_us, ?2), "
-      "  version = version + 1 "
-      "WHERE sequence = (SELECT min(sequence) FROM jobs WHERE state = 0) AND state = 0 "
-      "RETURNING ", kJobColumns, ", source_path, destination_path, cancel_requested");
+      "UPDATE jobs SET state = 1, owner = ?1, started_us = coalesce(started_us, ?2), partial = 1, "
+      "  version = version + 1 WHERE state = 0 AND sequence = "
+      "(SELECT sequence FROM jobs WHERE state = 0 ORDER BY priority DESC, sequence LIMIT 1) "
+      "RETURNING ", kJobColumns);
   absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query,
                          database_->Query(sql.c_str(), owner_->owner(), NowMicros()));
-  ODMOE_ASSIGN_OR_RETURN(const bool claimed, query.Step());
-  if (!claimed) return std::nullopt;
+  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> claimed, SelectLocked(std::move(query)));
+  if (claimed.empty()) return std::nullopt;
+  StoredJob& stored = claimed.front();
   ClaimedJob result;
-  ODMOE_ASSIGN_OR_RETURN(result.job, JobFromRow(query));
-  result.source_path = query.Text(kJobColumnCount);
-  result.destination_path = query.Text(kJobColumnCount + 1);
-  result.cancel_requested = query.Integer(kJobColumnCount + 2) != 0;
-  ODMOE_RETURN_IF_ERROR(query.Step().status());  // commits
+  ODMOE_ASSIGN_OR_RETURN(result.paths, PathsLocked(stored));
+  result.cancelled = stored.wish == JobWish::kCancel;
+  result.job = std::move(stored.job);
+  ODMOE_RETURN_IF_ERROR(transaction.Commit());
   return result;
 }
 
-absl::Status JobStore::SetProgress(absl::string_view id, const JobProgress& progress) {
-  std::optional<int64_t> eta;
-  if (progress.eta) eta = absl::ToInt64Microseconds(*progress.eta);
-  absl::MutexLock lock(&mutex_);
-  return RequireOne(
-      database_->Run("UPDATE jobs SET step = ?3, step_number = ?4, step_count = ?5, "
-                     "done_bytes = ?6, total_bytes = ?7, bytes_per_second = ?8, eta_us = ?9, "
-                     "item = ?10, version = version + 1 "
-                     "WHERE id = ?1 AND owner = ?2 AND state = 1",
-                     id, owner_->owner(), absl::string_view(progress.step),
-                     int64_t{progress.step_number}, int64_t{progress.step_count},
-                     int64_t(progress.done_bytes), int64_t(progress.total_bytes),
-                     progress.bytes_per_second, eta, absl::string_view(progress.item)),
-      id);
+absl::StatusOr<std::vector<std::vector<PathUse>>> JobStore::PathsLocked(const StoredJob& job) {
+  ODMOE_ASSIGN_OR_RETURN(
+      SqliteQuery query,
+      database_->Query("SELECT step, path, written FROM paths WHERE job = ?1 "
+                       "ORDER BY step, position",
+                       job.sequence));
+  std::vector<std::vector<PathUse>> paths(job.job.steps.size());
+  while (true) {
+    ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
+    if (!more) return paths;
+    const int64_t step = query.Integer(0);
+    if (step < 0 || size_t(step) >= paths.size()) {
+      return absl::DataLossError(
+          absl::StrCat("job database: job ", job.job.id, " has a path of step ", step));
+    }
+    paths[size_t(step)].push_back({query.Text(1), query.Text(1), query.Integer(2) != 0});
+  }
 }
 
-absl::Status JobStore::Finish(absl::string_view id, const absl::Status& outcome) {
-  int64_t state = kFailed;
-  if (outcome.ok()) state = kSucceeded;
-  if (absl::IsCancelled(outcome)) state = kCancelled;
-  const bool failed = state == kFailed;
-  absl::MutexLock lock(&mutex_);
-  return RequireOne(
-      database_->Run("UPDATE jobs SET state = ?3, finished_us = ?4, error = ?5, error_code = ?6, "
-                     "eta_us = NULL, item = '', owner = NULL, version = version + 1 "
-                     "WHERE id = ?1 AND owner = ?2 AND state = 1",
-                     id, owner_->owner(), state, NowMicros(),
-                     failed ? absl::string_view(outcome.message()) : absl::string_view(),
-                     failed ? int64_t(outcome.code()) : int64_t{0}),
-      id);
+// The job, where this store runs it.
+absl::StatusOr<StoredJob> JobStore::GetOwnedLocked(absl::string_view id) {
+  static const std::string sql = SelectJobs("WHERE id = ?1 AND owner = ?2 AND state = 1");
+  ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), id, owner_->owner()));
+  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> found, SelectLocked(std::move(query)));
+  if (!found.empty()) return std::move(found.front());
+  return absl::FailedPreconditionError(
+      absl::StrCat("job ", id, " is not run by this process any more"));
 }
 
-absl::Status JobStore::Requeue(absl::string_view id) {
+absl::Status JobStore::TouchLocked(const StoredJob& job) {
+  return database_->Run("UPDATE jobs SET version = version + 1 WHERE sequence = ?1", job.sequence)
+      .status();
+}
+
+absl::Status JobStore::StartStep(absl::string_view id, size_t step) {
   absl::MutexLock lock(&mutex_);
-  return RequireOne(
-      database_->Run("UPDATE jobs SET state = iif(cancel_requested, 4, 0), "
-                     "finished_us = iif(cancel_requested, ?3, NULL), "
-                     "eta_us = NULL, owner = NULL, version = version + 1 "
-                     "WHERE id = ?1 AND owner = ?2 AND state = 1",
-                     id, owner_->owner(), NowMicros()),
-      id);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
+  ODMOE_RETURN_IF_ERROR(
+      database_
+          ->Run("UPDATE steps SET state = 1, started_us = coalesce(started_us, ?3) "
+                "WHERE job = ?1 AND number = ?2",
+                job.sequence, int64_t(step), NowMicros())
+          .status());
+  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
+  return transaction.Commit();
+}
+
+absl::Status JobStore::SetProgress(absl::string_view id, size_t step,
+                                   const JobProgress& progress) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
+  ODMOE_RETURN_IF_ERROR(WriteProgress(*database_, job.sequence, int64_t(step), progress));
+  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
+  return transaction.Commit();
+}
+
+absl::Status JobStore::FinishStep(absl::string_view id, size_t step, const StepResult& result) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
+  ODMOE_RETURN_IF_ERROR(WriteResult(*database_, job.sequence, int64_t(step), result));
+  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
+  return transaction.Commit();
+}
+
+// Where a job goes its steps follow: what was running waits again or has failed, and what will not
+// be run any more is skipped.
+absl::Status JobStore::SetStateLocked(const StoredJob& job, JobState state, JobWish wish,
+                                      const absl::Status& error) {
+  const bool ended = state != JobState::kQueued && state != JobState::kPaused;
+  const std::optional<int64_t> finished = ended ? std::optional(NowMicros()) : std::nullopt;
+  ODMOE_RETURN_IF_ERROR(
+      database_
+          ->Run("UPDATE jobs SET state = ?2, wish = ?3, owner = NULL, finished_us = ?4, "
+                "error = ?5, error_code = ?6, version = version + 1 WHERE sequence = ?1",
+                job.sequence, int64_t(state), int64_t(wish), finished,
+                absl::string_view(error.message()), int64_t(error.code()))
+          .status());
+  const bool failed = state == JobState::kFailed;
+  const StepState running = !ended ? StepState::kQueued
+                                   : failed ? StepState::kFailed : StepState::kSkipped;
+  const StepState waiting = ended ? StepState::kSkipped : StepState::kQueued;
+  return database_
+      ->Run("UPDATE steps SET finished_us = iif(state = 1, ?2, finished_us), "
+            "state = iif(state = 1, ?3, ?4), eta_us = NULL, item = '' "
+            "WHERE job = ?1 AND state IN (0, 1)",
+            job.sequence, finished, int64_t(running), int64_t(waiting))
+      .status();
+}
+
+absl::Status JobStore::Finish(absl::string_view id, const absl::Status& outcome, bool kept_work) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
+  ODMOE_RETURN_IF_ERROR(FinishLocked(job, outcome, kept_work));
+  return transaction.Commit();
+}
+
+absl::Status JobStore::FinishLocked(const StoredJob& job, const absl::Status& outcome,
+                                    bool kept_work) {
+  if (outcome.ok()) return SetStateLocked(job, JobState::kSucceeded, JobWish::kNone);
+  if (job.wish == JobWish::kCancel) {
+    // Asked to pause first, so its work is still there: claimed again, it is removed.
+    if (kept_work) return SetStateLocked(job, JobState::kQueued, JobWish::kCancel);
+    return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
+  }
+  if (!absl::IsCancelled(outcome)) {
+    return SetStateLocked(job, JobState::kFailed, JobWish::kNone, outcome);
+  }
+  const bool pause = job.wish == JobWish::kPause;
+  return SetStateLocked(job, pause ? JobState::kPaused : JobState::kQueued, JobWish::kNone);
+}
+
+// What a change of this job alone comes to.
+absl::StatusOr<Job> JobStore::ChangedLocked(SqliteTransaction transaction, const StoredJob& before,
+                                            const absl::Status& change) {
+  ODMOE_RETURN_IF_ERROR(change);
+  ODMOE_ASSIGN_OR_RETURN(StoredJob after, GetLocked(before.job.id));
+  ODMOE_RETURN_IF_ERROR(transaction.Commit());
+  return std::move(after.job);
+}
+
+absl::Status JobStore::SetWishLocked(const StoredJob& job, JobWish wish) {
+  ODMOE_RETURN_IF_ERROR(
+      database_->Run("UPDATE jobs SET wish = ?2 WHERE sequence = ?1", job.sequence, int64_t(wish))
+          .status());
+  return TouchLocked(job);
 }
 
 absl::StatusOr<Job> JobStore::RequestCancel(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const Job before, GetLocked(id));
-  if (before.ended()) {
-    return absl::FailedPreconditionError(absl::StrCat("job ", id, " has ended already"));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
+  return ChangedLocked(std::move(transaction), job, CancelLocked(job));
+}
+
+absl::Status JobStore::CancelLocked(const StoredJob& job) {
+  if (job.job.ended()) return WrongState(job.job, "has ended already");
+  if (job.job.state == JobState::kRunning) return SetWishLocked(job, JobWish::kCancel);
+  if (job.partial) return SetStateLocked(job, JobState::kQueued, JobWish::kCancel);
+  return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
+}
+
+absl::StatusOr<Job> JobStore::RequestPause(absl::string_view id) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
+  return ChangedLocked(std::move(transaction), job, PauseLocked(job));
+}
+
+absl::Status JobStore::PauseLocked(const StoredJob& job) {
+  if (job.job.ended()) return WrongState(job.job, "has ended already");
+  if (job.wish == JobWish::kCancel) return WrongState(job.job, "is being cancelled");
+  if (job.job.state == JobState::kPaused) return absl::OkStatus();
+  if (job.job.state == JobState::kRunning) return SetWishLocked(job, JobWish::kPause);
+  return SetStateLocked(job, JobState::kPaused, JobWish::kNone);
+}
+
+absl::StatusOr<Job> JobStore::Resume(absl::string_view id) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
+  return ChangedLocked(std::move(transaction), job, ResumeLocked(job));
+}
+
+absl::Status JobStore::ResumeLocked(const StoredJob& job) {
+  // One that still runs stops all the same, and goes back to the queue by itself.
+  if (job.wish == JobWish::kPause) return SetWishLocked(job, JobWish::kNone);
+  if (job.job.state != JobState::kPaused) return WrongState(job.job, "is not paused");
+  return SetStateLocked(job, JobState::kQueued, JobWish::kNone);
+}
+
+absl::StatusOr<Job> JobStore::Retry(absl::string_view id) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
+  return ChangedLocked(std::move(transaction), job, RetryLocked(job));
+}
+
+absl::Status JobStore::RetryLocked(const StoredJob& job) {
+  if (job.job.state != JobState::kFailed && job.job.state != JobState::kCancelled) {
+    return WrongState(job.job, "neither failed nor was cancelled");
+  }
+  ODMOE_RETURN_IF_ERROR(CheckRoomLocked());
+  ODMOE_ASSIGN_OR_RETURN(const auto paths, PathsLocked(job));
+  for (const auto& step : paths) {
+    for (const PathUse& use : step) {
+      ODMOE_RETURN_IF_ERROR(CheckPathLocked(job.sequence, use));
+    }
   }
   ODMOE_RETURN_IF_ERROR(
       database_
-          ->Run("UPDATE jobs SET cancel_requested = 1, version = version + 1, "
-                "finished_us = iif(state = 0 AND deaths = 0, ?2, finished_us), "
-                "state = iif(state = 0 AND deaths = 0, 4, state) WHERE id = ?1",
-                id, NowMicros())
+          ->Run("UPDATE steps SET state = 0, phase = '', phase_number = 0, phase_count = 0, "
+                "done_bytes = 0, total_bytes = 0, bytes_per_second = 0, started_us = NULL, "
+                "finished_us = NULL WHERE job = ?1 AND state > 2",
+                job.sequence)
           .status());
-  ODMOE_ASSIGN_OR_RETURN(Job after, GetLocked(id));
-  ODMOE_RETURN_IF_ERROR(transaction.Commit());
-  return after;
+  ODMOE_RETURN_IF_ERROR(
+      database_->Run("UPDATE jobs SET deaths = 0 WHERE sequence = ?1", job.sequence).status());
+  return SetStateLocked(job, JobState::kQueued, JobWish::kNone);
 }
 
-absl::StatusOr<std::vector<std::string>> JobStore::CancelRequests() {
+absl::Status JobStore::Delete(absl::string_view id) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
+  if (!job.job.ended()) return WrongState(job.job, "has not ended; cancel it first");
+  ODMOE_RETURN_IF_ERROR(
+      database_->Run("DELETE FROM jobs WHERE sequence = ?1", job.sequence).status());
+  return transaction.Commit();
+}
+
+absl::StatusOr<int> JobStore::Prune(const JobRetention& retention) {
+  absl::MutexLock lock(&mutex_);
+  const int64_t oldest = absl::ToUnixMicros(absl::Now() - retention.age);
+  return database_->Run(
+      "DELETE FROM jobs WHERE state IN (2, 3, 4) AND (finished_us < ?1 OR sequence NOT IN "
+      "(SELECT sequence FROM jobs WHERE state IN (2, 3, 4) "
+      " ORDER BY finished_us DESC, sequence DESC LIMIT ?2))",
+      oldest, retention.jobs);
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, JobWish>>> JobStore::Wishes() {
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(
       SqliteQuery query,
-      database_->Query(
-          "SELECT id FROM jobs WHERE state = 1 AND owner = ?1 AND cancel_requested = 1",
-          owner_->owner()));
-  std::vector<std::string> ids;
+      database_->Query("SELECT id, wish FROM jobs WHERE state = 1 AND owner = ?1 AND wish > 0",
+                       owner_->owner()));
+  std::vector<std::pair<std::string, JobWish>> wishes;
   while (true) {
     ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
-    if (!more) return ids;
-    ids.push_back(query.Text(0));
+    if (!more) return wishes;
+    wishes.emplace_back(query.Text(0),
+                        query.Integer(1) == 1 ? JobWish::kCancel : JobWish::kPause);
   }
 }
 
@@ -291,26 +470,36 @@ absl::StatusOr<std::vector<int64_t>> JobStore::DeadOwnersLocked() {
 }
 
 absl::StatusOr<bool> JobStore::RequeueOrphans() {
+  static const std::string sql = SelectJobs("WHERE state = 1 AND owner = ?1");
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(const std::vector<int64_t> dead, DeadOwnersLocked());
-  int changed = 0;
+  if (dead.empty()) return false;
+  // Whoever comes first wins: the others find no such rows any more.
+  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
+  bool found = false;
   for (const int64_t owner : dead) {
-    // The owner is dead for good, so whoever comes first wins and the others change nothing.
-    ODMOE_ASSIGN_OR_RETURN(
-        const int rows,
-        database_->Run("UPDATE jobs SET owner = NULL, eta_us = NULL, deaths = deaths + 1, "
-                       "version = version + 1, "
-                       "state = iif(deaths + 1 < ?2, 0, iif(cancel_requested, 4, 3)), "
-                       "finished_us = iif(deaths + 1 < ?2, NULL, ?3), "
-                       "error = iif(deaths + 1 < ?2 OR cancel_requested, '', ?4), "
-                       "error_code = iif(deaths + 1 < ?2 OR cancel_requested, 0, ?5) "
-                       "WHERE state = 1 AND owner = ?1",
-                       owner, int64_t{kMaxDeaths}, NowMicros(),
-                       absl::string_view("given up: every process that ran this job died"),
-                       int64_t(absl::StatusCode::kAborted)));
-    changed += rows;
+    ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), owner));
+    ODMOE_ASSIGN_OR_RETURN(const std::vector<StoredJob> orphans, SelectLocked(std::move(query)));
+    for (const StoredJob& orphan : orphans) ODMOE_RETURN_IF_ERROR(OrphanLocked(orphan));
+    found = found || !orphans.empty();
   }
-  return changed > 0;
+  ODMOE_RETURN_IF_ERROR(transaction.Commit());
+  return found;
+}
+
+absl::Status JobStore::OrphanLocked(const StoredJob& job) {
+  ODMOE_RETURN_IF_ERROR(
+      database_->Run("UPDATE jobs SET deaths = deaths + 1 WHERE sequence = ?1", job.sequence)
+          .status());
+  const bool cancel = job.wish == JobWish::kCancel;
+  if (job.deaths + 1 < kMaxDeaths) {
+    const bool pause = job.wish == JobWish::kPause;
+    return SetStateLocked(job, pause ? JobState::kPaused : JobState::kQueued,
+                          cancel ? JobWish::kCancel : JobWish::kNone);
+  }
+  if (cancel) return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
+  return SetStateLocked(job, JobState::kFailed, JobWish::kNone,
+                        absl::AbortedError("given up: every process that ran this job died"));
 }
 
 }  // namespace odmoe

@@ -21,8 +21,9 @@ constexpr absl::Duration kForeignPoll = absl::Milliseconds(200);
 constexpr absl::Duration kOrphanPoll = absl::Seconds(1);
 // How soon a watch notices that its caller has given up.
 constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
-// How long Cancel waits for the conversion to stop, which it does at its next chunk.
-constexpr absl::Duration kCancelPatience = absl::Seconds(5);
+// How long Cancel and Pause wait for the work to stop, which it does at its next chunk.
+constexpr absl::Duration kStopPatience = absl::Seconds(5);
+constexpr absl::Duration kPruneInterval = absl::Hours(1);
 
 class LocalJobQueue : public JobQueue {
  public:
@@ -30,22 +31,31 @@ class LocalJobQueue : public JobQueue {
                 const LocalJobQueueOptions& options);
   ~LocalJobQueue() override;
 
-  absl::StatusOr<Job> Submit(const ConvertSpec& spec, absl::string_view request_id) override;
+  absl::StatusOr<Job> Submit(const JobSpec& spec, absl::string_view request_id) override;
   absl::StatusOr<Job> Get(absl::string_view id) override { return store_->Get(id); }
   absl::StatusOr<std::vector<Job>> List(int limit) override;
-  absl::StatusOr<Job> Watch(absl::string_view id, int64_t after_version,
-                            const Cancellation* cancellation,
+  absl::StatusOr<Job> Watch(absl::string_view id, const WatchOptions& options,
                             const std::function<bool(const Job&)>& on_change) override;
   absl::StatusOr<Job> Cancel(absl::string_view id) override;
+  absl::StatusOr<Job> Pause(absl::string_view id) override;
+  absl::StatusOr<Job> Resume(absl::string_view id) override;
+  absl::StatusOr<Job> Retry(absl::string_view id) override;
+  absl::Status Delete(absl::string_view id) override;
 
  private:
   void Work();
   bool WaitForWork();
   void RunJob(const ClaimedJob& job);
-  void Settle(absl::string_view id, const absl::Status& outcome);
+  absl::Status RunSteps(const ClaimedJob& job, const Cancellation& cancellation);
+  std::function<void(const JobProgress&)> ProgressWriter(const std::string& id, size_t step);
+  absl::Status WriteDown(const std::function<absl::Status()>& write);
+  void Settle(absl::string_view id, const absl::Status& outcome, bool kept_work);
 
   void FollowOtherProcesses();
-  void CancelHere(absl::string_view id);
+  // Asks a job that runs here to stop.
+  void StopHere(absl::string_view id, JobWish wish);
+  // Waits, within kStopPatience, until the job is as `done` says.
+  absl::StatusOr<Job> AwaitStop(Job job, bool (*done)(const Job&));
 
   void Changed();
   void WorkArrived();
@@ -57,6 +67,7 @@ class LocalJobQueue : public JobQueue {
   const std::unique_ptr<JobStore> store_;
   const std::unique_ptr<ConversionRunner> runner_;
   const absl::Duration progress_interval_;
+  const JobRetention retention_;
 
   absl::Mutex mutex_;
   absl::CondVar changed_ ABSL_GUARDED_BY(mutex_);
@@ -73,7 +84,8 @@ LocalJobQueue::LocalJobQueue(std::unique_ptr<JobStore> store,
                              const LocalJobQueueOptions& options)
     : store_(std::move(store)),
       runner_(std::move(runner)),
-      progress_interval_(options.progress_interval) {
+      progress_interval_(options.progress_interval),
+      retention_(options.retention) {
   for (int i = 0; i < options.workers; ++i) threads_.emplace_back([this] { Work(); });
   threads_.emplace_back([this] { FollowOtherProcesses(); });
 }
@@ -82,23 +94,20 @@ LocalJobQueue::~LocalJobQueue() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    for (auto& [id, cancellation] : running_) cancellation->Cancel();
+    for (auto& [id, cancellation] : running_) cancellation->CancelAndKeepWork();
     changed_.SignalAll();
   }
   for (std::thread& thread : threads_) thread.join();
 }
 
 // The same request again: its answer is the first one's job, if it is indeed the same request.
-absl::StatusOr<Job> SameRequest(const Job& first, const ConvertSpec& given) {
-  if (first.spec.source != given.source || first.spec.destination != given.destination ||
-      first.spec.outtype != given.outtype) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("request_id was used before for job ", first.id, ", which differs"));
-  }
-  return first;
+absl::StatusOr<Job> SameRequest(const Job& first, const JobSpec& given) {
+  if (first.spec == given) return first;
+  return absl::AlreadyExistsError(
+      absl::StrCat("request_id was used before for job ", first.id, ", which differs"));
 }
 
-absl::StatusOr<Job> LocalJobQueue::Submit(const ConvertSpec& spec, absl::string_view request_id) {
+absl::StatusOr<Job> LocalJobQueue::Submit(const JobSpec& spec, absl::string_view request_id) {
   if (request_id.size() > kMaxRequestIdBytes) {
     return absl::InvalidArgumentError(absl::StrCat("request_id has ", request_id.size(),
                                                    " bytes, at most ", kMaxRequestIdBytes,
@@ -111,7 +120,7 @@ absl::StatusOr<Job> LocalJobQueue::Submit(const ConvertSpec& spec, absl::string_
     ODMOE_ASSIGN_OR_RETURN(std::optional<Job> first, store_->FindByRequest(request_id));
     if (first) return SameRequest(*first, job.given);
   }
-  ODMOE_RETURN_IF_ERROR(runner_->Plan(job).status());
+  ODMOE_RETURN_IF_ERROR(runner_->Plan(job));
   ODMOE_ASSIGN_OR_RETURN(const Job queued, store_->Insert(job));
   WorkArrived();
   Changed();
@@ -126,10 +135,9 @@ absl::StatusOr<std::vector<Job>> LocalJobQueue::List(int limit) {
   return store_->List(limit);
 }
 
-absl::StatusOr<Job> LocalJobQueue::Watch(absl::string_view id, int64_t after_version,
-                                         const Cancellation* cancellation,
+absl::StatusOr<Job> LocalJobQueue::Watch(absl::string_view id, const WatchOptions& options,
                                          const std::function<bool(const Job&)>& on_change) {
-  int64_t seen_version = after_version;
+  int64_t seen_version = options.after_version;
   while (true) {
     const uint64_t seen_changes = changes();  // read first: a change while we look is not missed
     ODMOE_ASSIGN_OR_RETURN(Job job, store_->Get(id));
@@ -139,7 +147,7 @@ absl::StatusOr<Job> LocalJobQueue::Watch(absl::string_view id, int64_t after_ver
     }
     if (job.ended()) return job;
     while (changes() == seen_changes) {
-      if (cancellation != nullptr && cancellation->cancelled()) {
+      if (options.cancellation != nullptr && options.cancellation->cancelled()) {
         return absl::CancelledError("the watch was given up");
       }
       if (stopping()) return absl::UnavailableError("the job queue shuts down; watch again");
@@ -150,15 +158,46 @@ absl::StatusOr<Job> LocalJobQueue::Watch(absl::string_view id, int64_t after_ver
 
 absl::StatusOr<Job> LocalJobQueue::Cancel(absl::string_view id) {
   ODMOE_ASSIGN_OR_RETURN(Job job, store_->RequestCancel(id));
-  CancelHere(id);
+  StopHere(id, JobWish::kCancel);
+  WorkArrived();  // to clean up may need a worker
+  return AwaitStop(std::move(job), [](const Job& now) { return now.ended(); });
+}
+
+absl::StatusOr<Job> LocalJobQueue::Pause(absl::string_view id) {
+  ODMOE_ASSIGN_OR_RETURN(Job job, store_->RequestPause(id));
+  StopHere(id, JobWish::kPause);
+  return AwaitStop(std::move(job), [](const Job& now) { return now.state != JobState::kRunning; });
+}
+
+absl::StatusOr<Job> LocalJobQueue::AwaitStop(Job job, bool (*done)(const Job&)) {
   Changed();
-  const absl::Time deadline = absl::Now() + kCancelPatience;
-  while (!job.ended() && absl::Now() < deadline && !stopping()) {
+  const absl::Time deadline = absl::Now() + kStopPatience;
+  while (!done(job) && absl::Now() < deadline && !stopping()) {
     const uint64_t seen_changes = changes();
-    ODMOE_ASSIGN_OR_RETURN(job, store_->Get(id));
-    if (!job.ended()) WaitForChange(seen_changes, deadline - absl::Now());
+    ODMOE_ASSIGN_OR_RETURN(job, store_->Get(job.id));
+    if (!done(job)) WaitForChange(seen_changes, deadline - absl::Now());
   }
   return job;
+}
+
+absl::StatusOr<Job> LocalJobQueue::Resume(absl::string_view id) {
+  ODMOE_ASSIGN_OR_RETURN(Job job, store_->Resume(id));
+  WorkArrived();
+  Changed();
+  return job;
+}
+
+absl::StatusOr<Job> LocalJobQueue::Retry(absl::string_view id) {
+  ODMOE_ASSIGN_OR_RETURN(Job job, store_->Retry(id));
+  WorkArrived();
+  Changed();
+  return job;
+}
+
+absl::Status LocalJobQueue::Delete(absl::string_view id) {
+  ODMOE_RETURN_IF_ERROR(store_->Delete(id));
+  Changed();
+  return absl::OkStatus();
 }
 
 void LocalJobQueue::Work() {
@@ -184,47 +223,79 @@ void LocalJobQueue::RunJob(const ClaimedJob& job) {
   {
     absl::MutexLock lock(&mutex_);
     running_[job.job.id] = &cancellation;
-    if (stopping_ || job.cancel_requested) cancellation.Cancel();
+    if (job.cancelled) {
+      cancellation.Cancel();
+    } else if (stopping_) {
+      cancellation.CancelAndKeepWork();
+    }
   }
-  absl::Time last_written = absl::InfinitePast();
-  int last_step = 0;
-  bool end_written = false;  // of that step
-  absl::Status outcome =
-      runner_->Run(job, cancellation, [&](const JobProgress& progress) {
-        const absl::Time now = absl::Now();
-        const bool begins = progress.step_number != last_step;
-        if (begins) end_written = false;
-        // A step's end is written whenever it comes, or the job would seem to have ended early; but
-        // once, however often a conversion that exceeds its plan reports it.
-        const bool ends = progress.done_bytes >= progress.total_bytes && !end_written;
-        if (!begins && !ends && now - last_written < progress_interval_) return;
-        end_written = end_written || ends;
-        last_step = progress.step_number;
-        last_written = now;
-        // What cannot be written now is written with the next progress, or with the end.
-        if (store_->SetProgress(job.job.id, progress).ok()) Changed();
-      });
+  absl::Status outcome = RunSteps(job, cancellation);
+  if (absl::IsCancelled(outcome) && !cancellation.cancelled()) {
+    outcome = absl::InternalError(
+        absl::StrCat("the work stopped unasked: ", outcome.message()));  // or it would run for ever
+  }
   {
     absl::MutexLock lock(&mutex_);
     running_.erase(job.job.id);
   }
-  // Whatever kept it from cleaning up, such as a source that is gone, is not what was asked.
-  if (job.cancel_requested) outcome = absl::CancelledError("asked to stop");
-  Settle(job.job.id, outcome);
+  Settle(job.job.id, outcome, cancellation.keeps_work());
   Changed();
 }
 
-// A job whose end is not written down would seem to run for as long as this process lives, so a
-// failed write (a full disk) is tried again.
-void LocalJobQueue::Settle(absl::string_view id, const absl::Status& outcome) {
+absl::Status LocalJobQueue::RunSteps(const ClaimedJob& job, const Cancellation& cancellation) {
+  const std::string& id = job.job.id;
+  for (size_t step = 0; step < job.job.steps.size(); ++step) {
+    if (job.job.steps[step].state == StepState::kDone) continue;
+    ODMOE_RETURN_IF_ERROR(WriteDown([&] { return store_->StartStep(id, step); }));
+    Changed();
+    ODMOE_ASSIGN_OR_RETURN(
+        const StepResult result,
+        runner_->RunStep(job, step, cancellation, ProgressWriter(id, step)));
+    ODMOE_RETURN_IF_ERROR(WriteDown([&] { return store_->FinishStep(id, step, result); }));
+    Changed();
+    if (cancellation.cancelled()) return absl::CancelledError("asked to stop");
+  }
+  return absl::OkStatus();
+}
+
+std::function<void(const JobProgress&)> LocalJobQueue::ProgressWriter(const std::string& id,
+                                                                      size_t step) {
+  struct Written {
+    absl::Time at = absl::InfinitePast();
+    int phase = 0;
+    bool end = false;  // of that phase
+  };
+  return [this, id, step, last = Written()](const JobProgress& progress) mutable {
+    const absl::Time now = absl::Now();
+    const bool begins = progress.phase_number != last.phase;
+    if (begins) last.end = false;
+    // A phase's end is written whenever it comes, or the job would seem to have ended early; but
+    // once, however often a conversion that exceeds its plan reports it.
+    const bool ends = progress.done_bytes >= progress.total_bytes && !last.end;
+    if (!begins && !ends && now - last.at < progress_interval_) return;
+    last = {now, progress.phase_number, last.end || ends};
+    // What cannot be written now is written with the next progress, or with the end.
+    if (store_->SetProgress(id, step, progress).ok()) Changed();
+  };
+}
+
+// What is not written down about a job is lost or seems to go on for as long as this process lives,
+// so a failed write (a full disk) is tried again.
+absl::Status LocalJobQueue::WriteDown(const std::function<absl::Status()>& write) {
   while (true) {
-    const bool interrupted = stopping() && absl::IsCancelled(outcome);
-    const absl::Status written =
-        interrupted ? store_->Requeue(id) : store_->Finish(id, outcome);
-    if (written.ok() || absl::IsFailedPrecondition(written)) return;
-    if (stopping()) return;  // the next queue finds the job without a living owner
+    const absl::Status written = write();
+    if (written.ok() || absl::IsFailedPrecondition(written)) return written;
+    if (stopping()) return written;  // the next queue finds the job without a living owner
     WaitForChange(changes(), kForeignPoll);
   }
+}
+
+void LocalJobQueue::Settle(absl::string_view id, const absl::Status& outcome, bool kept_work) {
+  WriteDown([&] { return store_->Finish(id, outcome, kept_work); }).IgnoreError();
+  // A failure leaves a job too many until the next one ends.
+  store_->Prune(retention_).IgnoreError();
+  // Put back to the queue, where it was resumed before it had stopped, or is to be cleaned up.
+  WorkArrived();
 }
 
 // Whatever other processes do to the database is noticed here, and made to look like a change of
@@ -232,6 +303,7 @@ void LocalJobQueue::Settle(absl::string_view id, const absl::Status& outcome) {
 void LocalJobQueue::FollowOtherProcesses() {
   int64_t seen = 0;
   absl::Time next_orphans = absl::InfinitePast();
+  absl::Time next_prune = absl::Now() + kPruneInterval;
   while (!stopping()) {
     if (absl::StatusOr<int64_t> foreign = store_->ForeignChanges();
         foreign.ok() && *foreign != seen) {
@@ -239,13 +311,17 @@ void LocalJobQueue::FollowOtherProcesses() {
       Changed();
     }
     // Each time, not only after a change: a request may have come before its job was in running_.
-    if (absl::StatusOr<std::vector<std::string>> ids = store_->CancelRequests(); ids.ok()) {
-      for (const std::string& id : *ids) CancelHere(id);
+    if (const auto wishes = store_->Wishes(); wishes.ok()) {
+      for (const auto& [id, wish] : *wishes) StopHere(id, wish);
     }
     if (absl::Now() >= next_orphans) {
       // An error is tried again a second later.
       if (absl::StatusOr<bool> found = store_->RequeueOrphans(); found.ok() && *found) Changed();
       next_orphans = absl::Now() + kOrphanPoll;
+    }
+    if (absl::Now() >= next_prune) {
+      store_->Prune(retention_).IgnoreError();
+      next_prune = absl::Now() + kPruneInterval;
     }
     if (absl::StatusOr<bool> queued = store_->HasQueued(); queued.ok() && *queued) WorkArrived();
     absl::MutexLock lock(&mutex_);
@@ -253,10 +329,15 @@ void LocalJobQueue::FollowOtherProcesses() {
   }
 }
 
-void LocalJobQueue::CancelHere(absl::string_view id) {
+void LocalJobQueue::StopHere(absl::string_view id, JobWish wish) {
   absl::MutexLock lock(&mutex_);
   const auto found = running_.find(std::string(id));
-  if (found != running_.end()) found->second->Cancel();
+  if (found == running_.end() || found->second->cancelled()) return;
+  if (wish == JobWish::kPause) {
+    found->second->CancelAndKeepWork();
+  } else {
+    found->second->Cancel();
+  }
 }
 
 void LocalJobQueue::Changed() {
@@ -298,7 +379,11 @@ absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueO
         absl::StrCat("workers ", options.workers, " is not between 0 and ", kMaxWorkers));
   }
   ODMOE_ASSIGN_OR_RETURN(PathRoots roots, PathRoots::Create(options.roots));
+  if (options.retention.jobs < 0 || options.retention.age < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("how many jobs to keep, and how long, cannot be negative");
+  }
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<JobStore> store, JobStore::Open(options.database_path));
+  ODMOE_RETURN_IF_ERROR(store->Prune(options.retention).status());
   return std::make_unique<LocalJobQueue>(
       std::move(store),
       std::make_unique<ConversionRunner>(std::move(roots), std::move(functions)), options);

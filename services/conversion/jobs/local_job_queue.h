@@ -18,6 +18,10 @@ struct LocalJobQueueOptions {
   int workers = 1;                 // jobs at once, at most 64; 0: submit and look, run nothing
   // How often a running job's progress is written down, and so seen by watchers, at most.
   absl::Duration progress_interval = absl::Milliseconds(250);
+  JobRetention retention;
+  // How a model is opened to be evaluated; empty: evaluate steps are refused. For
+  // OpenLocalJobQueue(options) alone.
+  OpenModelFunction open_model = nullptr;
 };
 
 // A queue whose jobs outlive it: destroyed, it stops its running jobs and puts them back to be run

@@ -5,7 +5,11 @@
 namespace odmoe {
 
 absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueOptions& options) {
-  return OpenLocalJobQueue(options, ConversionFunctions{PlanConversion, RunConversion});
+  return OpenLocalJobQueue(options, ConversionFunctions{.plan = PlanConversion,
+                                                        .run = RunConversion,
+                                                        .merge = MergeModel,
+                                                        .verify = VerifyModel,
+                                                        .open_model = options.open_model});
 }
 
 }  // namespace odmoe

@@ -25,9 +25,9 @@ JobProgress ProgressMeter::Update(const ConvertProgress& progress, absl::Time no
     last_time_ = now;
   }
   JobProgress result;
-  result.step = progress.step;
-  result.step_number = progress.step_number;
-  result.step_count = progress.step_count;
+  result.phase = progress.step;
+  result.phase_number = progress.step_number;
+  result.phase_count = progress.step_count;
   result.done_bytes = progress.done_bytes;
   result.total_bytes = progress.total_bytes;
   result.item = progress.item;

@@ -80,6 +80,9 @@ class SqliteDatabase {
     return sqlite3_changes(connection_);
   }
 
+  // The row that the last INSERT made.
+  int64_t last_inserted_row() const { return sqlite3_last_insert_rowid(connection_); }
+
   // Runs several statements without parameters.
   absl::Status Execute(const std::string& sql);
 

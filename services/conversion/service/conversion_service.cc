@@ -1,13 +1,17 @@
 #include "services/conversion/service/conversion_service.h"
 
 #include <atomic>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "odmoe/conversion/v1/conversion_service.grpc.pb.h"
-#include "services/conversion/service/proto_convert.h"
+#include "services/conversion/service/request_checks.h"
+#include "services/conversion/service/transfer_handlers.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/thread_pool.h"
+#include "services/core/codec/job_codec.h"
+#include "services/core/rpc/client_stream.h"
 #include "services/core/rpc/serve_unary.h"
 #include "services/core/rpc/server_stream.h"
 
@@ -20,11 +24,19 @@ namespace v1 = ::odmoe::conversion::v1;
 constexpr size_t kUnaryThreads = 16;
 // A watch holds a thread for as long as it lasts.
 constexpr int kMaxWatches = 128;
+// So does a transfer.
+constexpr int kMaxTransfers = 32;
+constexpr int kMaxListed = 1000;
 
 class ConversionService : public v1::ConversionService::CallbackService {
  public:
-  explicit ConversionService(JobQueue& queue)
-      : queue_(queue), unary_threads_(kUnaryThreads), watch_threads_(kMaxWatches) {}
+  ConversionService(JobQueue& queue, ConversionServiceOptions options)
+      : queue_(queue),
+        roots_(std::move(options.roots)),
+        transfers_(roots_, options.spool),
+        unary_threads_(kUnaryThreads),
+        watch_threads_(kMaxWatches),
+        transfer_threads_(kMaxTransfers) {}
 
   grpc::ServerUnaryReactor* SubmitJob(grpc::CallbackServerContext* context,
                                       const v1::SubmitJobRequest* request,
@@ -50,8 +62,34 @@ class ConversionService : public v1::ConversionService::CallbackService {
   grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context,
                                       const v1::CancelJobRequest* request,
                                       v1::CancelJobResponse* response) override {
-    return ServeUnary(context, unary_threads_,
-                      [=, this](const ServerCall&) { return Cancel(*request, *response); });
+    return ChangeJob(context, *request, *response, &JobQueue::Cancel);
+  }
+
+  grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context,
+                                      const v1::PauseJobRequest* request,
+                                      v1::PauseJobResponse* response) override {
+    return ChangeJob(context, *request, *response, &JobQueue::Pause);
+  }
+
+  grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext* context,
+                                      const v1::ResumeJobRequest* request,
+                                      v1::ResumeJobResponse* response) override {
+    return ChangeJob(context, *request, *response, &JobQueue::Resume);
+  }
+
+  grpc::ServerUnaryReactor* RetryJob(grpc::CallbackServerContext* context,
+                                      const v1::RetryJobRequest* request,
+                                      v1::RetryJobResponse* response) override {
+    return ChangeJob(context, *request, *response, &JobQueue::Retry);
+  }
+
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context,
+                                      const v1::DeleteJobRequest* request,
+                                      v1::DeleteJobResponse*) override {
+    return ServeUnary(context, unary_threads_, [=, this](const ServerCall&) -> absl::Status {
+      ODMOE_ASSIGN_OR_RETURN(const std::string id, CheckJobId(request->job_id()));
+      return queue_.Delete(id);
+    });
   }
 
   grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(
@@ -68,9 +106,69 @@ class ConversionService : public v1::ConversionService::CallbackService {
         });
   }
 
+  grpc::ServerReadReactor<v1::UploadFileRequest>* UploadFile(
+      grpc::CallbackServerContext* context, v1::UploadFileResponse* response) override {
+    const bool admitted = ++running_transfers_ <= kMaxTransfers;
+    return ServeClientStream<v1::UploadFileRequest>(
+        context, admitted ? transfer_threads_ : unary_threads_, response,
+        [=, this](StreamReader<v1::UploadFileRequest>& in,
+                  v1::UploadFileResponse& out) -> absl::Status {
+          const absl::Cleanup leave = [this] { --running_transfers_; };
+          return admitted ? transfers_.UploadFile(in, out) : TooManyTransfers();
+        });
+  }
+
+  grpc::ServerWriteReactor<v1::DownloadFileResponse>* DownloadFile(
+      grpc::CallbackServerContext* context, const v1::DownloadFileRequest* request) override {
+    const bool admitted = ++running_transfers_ <= kMaxTransfers;
+    return ServeStream<v1::DownloadFileResponse>(
+        context, admitted ? transfer_threads_ : unary_threads_,
+        [=, this](StreamWriter<v1::DownloadFileResponse>& out) -> absl::Status {
+          const absl::Cleanup leave = [this] { --running_transfers_; };
+          return admitted ? transfers_.DownloadFile(*request, out) : TooManyTransfers();
+        });
+  }
+
+  grpc::ServerUnaryReactor* GetUpload(grpc::CallbackServerContext* context,
+                                      const v1::GetUploadRequest* request,
+                                      v1::GetUploadResponse* response) override {
+    return ServeUnary(context, unary_threads_, [=, this](const ServerCall&) {
+      return transfers_.GetUpload(*request, *response);
+    });
+  }
+
+  grpc::ServerUnaryReactor* DeleteUpload(grpc::CallbackServerContext* context,
+                                         const v1::DeleteUploadRequest* request,
+                                         v1::DeleteUploadResponse*) override {
+    return ServeUnary(context, unary_threads_,
+                      [=, this](const ServerCall&) { return transfers_.DeleteUpload(*request); });
+  }
+
+  grpc::ServerUnaryReactor* ListFiles(grpc::CallbackServerContext* context,
+                                      const v1::ListFilesRequest* request,
+                                      v1::ListFilesResponse* response) override {
+    return ServeUnary(context, unary_threads_, [=, this](const ServerCall&) {
+      return transfers_.ListFiles(*request, *response);
+    });
+  }
+
  private:
+  // Those that change a job by its id and answer with it.
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* ChangeJob(grpc::CallbackServerContext* context, const Request& request,
+                                      Response& response,
+                                      absl::StatusOr<Job> (JobQueue::*change)(absl::string_view)) {
+    return ServeUnary(context, unary_threads_,
+                      [this, &request, &response, change](const ServerCall&) -> absl::Status {
+                        ODMOE_ASSIGN_OR_RETURN(const std::string id, CheckJobId(request.job_id()));
+                        ODMOE_ASSIGN_OR_RETURN(const Job job, (queue_.*change)(id));
+                        *response.mutable_job() = ToProto(job);
+                        return absl::OkStatus();
+                      });
+  }
+
   absl::Status Submit(const v1::SubmitJobRequest& request, v1::SubmitJobResponse& response) {
-    ODMOE_ASSIGN_OR_RETURN(const ConvertSpec spec, FromProto(request.spec()));
+    ODMOE_ASSIGN_OR_RETURN(const JobSpec spec, FromProto(request.spec()));
     ODMOE_ASSIGN_OR_RETURN(const std::string request_id, CheckRequestId(request.request_id()));
     ODMOE_ASSIGN_OR_RETURN(const Job job, queue_.Submit(spec, request_id));
     *response.mutable_job() = ToProto(job);
@@ -91,18 +189,11 @@ class ConversionService : public v1::ConversionService::CallbackService {
     return absl::OkStatus();
   }
 
-  absl::Status Cancel(const v1::CancelJobRequest& request, v1::CancelJobResponse& response) {
-    ODMOE_ASSIGN_OR_RETURN(const std::string id, CheckJobId(request.job_id()));
-    ODMOE_ASSIGN_OR_RETURN(const Job job, queue_.Cancel(id));
-    *response.mutable_job() = ToProto(job);
-    return absl::OkStatus();
-  }
-
   absl::Status Watch(const v1::WatchJobRequest& request, StreamWriter<v1::WatchJobResponse>& out) {
     ODMOE_ASSIGN_OR_RETURN(const std::string id, CheckJobId(request.job_id()));
     ODMOE_ASSIGN_OR_RETURN(const int64_t after_version, CheckAfterVersion(request));
     return queue_
-        .Watch(id, after_version, out.call().cancellation,
+        .Watch(id, {.after_version = after_version, .cancellation = out.call().cancellation},
                [&](const Job& job) {
                  v1::WatchJobResponse response;
                  *response.mutable_job() = ToProto(job);
@@ -111,17 +202,42 @@ class ConversionService : public v1::ConversionService::CallbackService {
         .status();
   }
 
+  static absl::Status TooManyTransfers() {
+    return absl::UnavailableError(absl::StrCat(kMaxTransfers, " transfers run already"));
+  }
+
   JobQueue& queue_;
+  const PathRoots roots_;
+  TransferHandlers transfers_;
   std::atomic<int> watches_ = 0;
+  std::atomic<int> running_transfers_ = 0;
   // Last, so that their threads are gone before the rest.
   ThreadPool unary_threads_;
   ThreadPool watch_threads_;
+  ThreadPool transfer_threads_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeConversionService(JobQueue& queue) {
-  return std::make_unique<ConversionService>(queue);
+std::unique_ptr<grpc::Service> MakeConversionService(JobQueue& queue,
+                                                     ConversionServiceOptions options) {
+  return std::make_unique<ConversionService>(queue, std::move(options));
+}
+
+absl::StatusOr<bool> IsUsedByJob(JobQueue& queue, const std::string& directory) {
+  // All that can be waiting, and more.
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<Job> jobs, queue.List(kMaxListed));
+  for (const Job& job : jobs) {
+    if (job.ended()) continue;
+    for (const StepSpec& step : job.spec.steps) {
+      std::vector<std::string> paths = SourcesOf(step);
+      paths.push_back(DestinationOf(step));
+      for (const std::string& path : paths) {
+        if (IsSameOrBelow(path, directory)) return true;
+      }
+    }
+  }
+  return false;
 }
 
 const char* ConversionServiceName() { return v1::ConversionService::service_full_name(); }

@@ -54,7 +54,7 @@ TEST_F(JobQueueCrashTest, AKilledProcesssJobIsRunAgain) {
   const auto queue = *OpenLocalJobQueue(Options(), conversion_.functions());
   const auto jobs = *queue->List(10);
   ASSERT_EQ(jobs.size(), 1u);
-  const auto ended = queue->Watch(jobs[0].id, -1, nullptr, [](const Job&) { return true; });
+  const auto ended = queue->Watch(jobs[0].id, {}, [](const Job&) { return true; });
   ASSERT_TRUE(ended.ok()) << ended.status();
   EXPECT_EQ(ended->state, JobState::kSucceeded);
   EXPECT_EQ(ReadFileOrDie(folder_ / "a.gguf"), "MODEL a");
@@ -67,11 +67,11 @@ TEST_F(JobQueueCrashTest, AnOpenQueueTakesOverFromAKilledProcess) {
   const std::string id = queue->List(1)->front().id;
   // While its process lives the job is that process's.
   WriteFileOrDie(folder_ / "b.model", "MODEL b");
-  const Job own = *queue->Submit({folder_ / "b.model", folder_ / "b.gguf", "auto"}, "");
-  EXPECT_TRUE(queue->Watch(own.id, -1, nullptr, [](const Job&) { return true; })->ended());
+  const Job own = *queue->Submit(OneStep(folder_ / "b.model", folder_ / "b.gguf"), "");
+  EXPECT_TRUE(queue->Watch(own.id, {}, [](const Job&) { return true; })->ended());
   EXPECT_EQ(queue->Get(id)->state, JobState::kRunning);
   process->Kill();
-  const auto ended = queue->Watch(id, -1, nullptr, [](const Job&) { return true; });
+  const auto ended = queue->Watch(id, {}, [](const Job&) { return true; });
   EXPECT_EQ(ended->state, JobState::kSucceeded);
 }
 
@@ -96,14 +96,14 @@ TEST_F(JobQueueCrashTest, ACancelledJobOfAKilledProcessIsCleanedUp) {
   std::thread killer([&] {
     // The request is written once a watch sees the version grow.
     const auto first = [](const Job&) { return false; };
-    EXPECT_TRUE(queue->Watch(id, before, &failed, first).ok());
+    EXPECT_TRUE(queue->Watch(id, {.after_version = before, .cancellation = &failed}, first).ok());
     process->Kill();
   });
   const auto cancelled = queue->Cancel(id);
   if (!cancelled.ok()) failed.Cancel();
   killer.join();
   ASSERT_TRUE(cancelled.ok()) << cancelled.status();
-  const auto ended = queue->Watch(id, -1, nullptr, [](const Job&) { return true; });
+  const auto ended = queue->Watch(id, {}, [](const Job&) { return true; });
   EXPECT_EQ(ended->state, JobState::kCancelled);
   EXPECT_FALSE(fs::exists(folder_ / "a.gguf.partial"));
   EXPECT_FALSE(fs::exists(folder_ / "a.gguf"));
@@ -122,7 +122,7 @@ TEST_F(JobQueueCrashTest, AnOrphanIsCancelledAndCleanedUp) {
   }
   ASSERT_TRUE(fs::exists(folder_ / "a.gguf.partial"));
   const auto queue = *OpenLocalJobQueue(Options(), conversion_.functions());
-  const auto ended = queue->Watch(id, -1, nullptr, [](const Job&) { return true; });
+  const auto ended = queue->Watch(id, {}, [](const Job&) { return true; });
   EXPECT_EQ(ended->state, JobState::kCancelled);
   EXPECT_FALSE(fs::exists(folder_ / "a.gguf.partial"));
   EXPECT_FALSE(fs::exists(folder_ / "a.gguf"));

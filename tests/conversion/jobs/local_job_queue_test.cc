@@ -48,8 +48,8 @@ class LocalJobQueueTest : public ::testing::Test {
   void Open() { queue_ = OpenAnother(Options()); }
   void Close() { queue_ = nullptr; }
 
-  ConvertSpec Spec(absl::string_view source, absl::string_view destination) {
-    return {folder_ / source, folder_ / destination, "auto"};
+  JobSpec Spec(absl::string_view source, absl::string_view destination) {
+    return OneStep(folder_ / source, folder_ / destination);
   }
 
   Job SubmitOrDie(absl::string_view source, absl::string_view destination) {
@@ -59,7 +59,7 @@ class LocalJobQueueTest : public ::testing::Test {
   }
 
   static Job WaitForEnd(JobQueue& queue, const std::string& id) {
-    absl::StatusOr<Job> job = queue.Watch(id, -1, nullptr, [](const Job&) { return true; });
+    absl::StatusOr<Job> job = queue.Watch(id, {}, [](const Job&) { return true; });
     EXPECT_TRUE(job.ok()) << job.status();
     return job.value_or(Job());
   }
@@ -72,12 +72,18 @@ class LocalJobQueueTest : public ::testing::Test {
 TEST_F(LocalJobQueueTest, RunsAJobToItsEnd) {
   const Job submitted = SubmitOrDie("a.model", "a.gguf");
   EXPECT_EQ(submitted.state, JobState::kQueued);
-  EXPECT_EQ(submitted.spec.source, folder_ / "a.model");
+  EXPECT_EQ(submitted.spec, Spec("a.model", "a.gguf"));
   const Job ended = WaitForEnd(*queue_, submitted.id);
   EXPECT_EQ(ended.state, JobState::kSucceeded);
-  EXPECT_EQ(ended.progress.step, "write");
-  EXPECT_EQ(ended.progress.step_number, 2);
-  EXPECT_EQ(ended.progress.done_bytes, ended.progress.total_bytes);
+  ASSERT_THAT(ended.steps, SizeIs(1));
+  const JobStep& step = ended.steps[0];
+  EXPECT_EQ(step.state, StepState::kDone);
+  EXPECT_EQ(step.progress.phase, "write");
+  EXPECT_EQ(step.progress.phase_number, 2);
+  EXPECT_EQ(step.progress.done_bytes, step.progress.total_bytes);
+  EXPECT_EQ(step.result.bytes, 18u);
+  EXPECT_GE(step.started, ended.started);
+  EXPECT_GE(step.finished, step.started);
   EXPECT_GE(ended.started, ended.created);
   EXPECT_GE(ended.finished, ended.started);
   EXPECT_EQ(ReadFileOrDie(folder_ / "a.gguf"), "MODEL of some size");
@@ -89,12 +95,12 @@ TEST_F(LocalJobQueueTest, RefusesBeforeItStarts) {
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(queue_->Submit(Spec("a.model", "a.model"), "").status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(queue_->Submit({folder_ / "a.model", "/etc/x.gguf", ""}, "").status().code(),
+  EXPECT_EQ(queue_->Submit(OneStep(folder_ / "a.model", "/etc/x.gguf"), "").status().code(),
             absl::StatusCode::kPermissionDenied);
-  EXPECT_EQ(queue_->Submit({"/etc/passwd", folder_ / "x", ""}, "").status().code(),
+  EXPECT_EQ(queue_->Submit(OneStep("/etc/passwd", folder_ / "x"), "").status().code(),
             absl::StatusCode::kPermissionDenied);
-  ConvertSpec long_outtype = Spec("a.model", "x");
-  long_outtype.outtype = std::string(1000, 'f');
+  JobSpec long_outtype = Spec("a.model", "x");
+  std::get<ConvertSpec>(long_outtype.steps[0]).outtype = std::string(1000, 'f');
   EXPECT_EQ(queue_->Submit(long_outtype, "").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(queue_->Submit(Spec("a.model", "x"), std::string(129, 'r')).status().code(),
             absl::StatusCode::kInvalidArgument);
@@ -137,8 +143,9 @@ TEST_F(LocalJobQueueTest, RepeatedRequestReturnsTheFirstJob) {
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->id, first.id);
   EXPECT_EQ(again->state, JobState::kSucceeded);
-  EXPECT_EQ(queue_->Submit(Spec("b.model", "a.gguf"), "r1").status().code(),
-            absl::StatusCode::kInvalidArgument);
+  const absl::Status other = queue_->Submit(Spec("b.model", "a.gguf"), "r1").status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(other.message()), HasSubstr(first.id));
   EXPECT_THAT(*queue_->List(10), SizeIs(1));
 }
 
@@ -203,7 +210,7 @@ TEST_F(LocalJobQueueTest, WatchSeesChangesInOrderUntilTheEnd) {
   conversion_.Hold();
   const Job job = SubmitOrDie("a.model", "a.gguf");
   std::vector<Job> seen;
-  const absl::StatusOr<Job> last = queue_->Watch(job.id, -1, nullptr, [&](const Job& change) {
+  const absl::StatusOr<Job> last = queue_->Watch(job.id, {}, [&](const Job& change) {
     seen.push_back(change);
     if (change.state == JobState::kRunning) conversion_.Release();
     return true;
@@ -219,22 +226,22 @@ TEST_F(LocalJobQueueTest, WatchResumesAfterAVersion) {
   const Job ended = WaitForEnd(*queue_, SubmitOrDie("a.model", "a.gguf").id);
   int calls = 0;
   const auto count = [&](const Job&) { return ++calls, true; };
-  EXPECT_EQ(queue_->Watch(ended.id, ended.version, nullptr, count)->version, ended.version);
+  EXPECT_EQ(queue_->Watch(ended.id, {.after_version = ended.version}, count)->version, ended.version);
   EXPECT_EQ(calls, 0);
-  EXPECT_TRUE(queue_->Watch(ended.id, ended.version - 1, nullptr, count).ok());
+  EXPECT_TRUE(queue_->Watch(ended.id, {.after_version = ended.version - 1}, count).ok());
   EXPECT_EQ(calls, 1);
-  EXPECT_TRUE(queue_->Watch(ended.id, -1, nullptr, count).ok());
+  EXPECT_TRUE(queue_->Watch(ended.id, {}, count).ok());
   EXPECT_EQ(calls, 2);
-  EXPECT_EQ(queue_->Watch("nobody", -1, nullptr, count).status().code(),
+  EXPECT_EQ(queue_->Watch("nobody", {}, count).status().code(),
             absl::StatusCode::kNotFound);
 }
 
 TEST_F(LocalJobQueueTest, WatchEndsWhenItsCallerHasEnough) {
   conversion_.Hold();
   const Job job = SubmitOrDie("a.model", "a.gguf");
-  EXPECT_FALSE(queue_->Watch(job.id, -1, nullptr, [](const Job&) { return false; })->ended());
+  EXPECT_FALSE(queue_->Watch(job.id, {}, [](const Job&) { return false; })->ended());
   Cancellation cancellation;
-  const auto given_up = queue_->Watch(job.id, -1, &cancellation, [&](const Job&) {
+  const auto given_up = queue_->Watch(job.id, {.cancellation = &cancellation}, [&](const Job&) {
     cancellation.Cancel();
     return true;
   });
@@ -249,7 +256,8 @@ TEST_F(LocalJobQueueTest, WritesProgressAtABoundedRate) {
   conversion_.set_reports(100'000);
   const Job ended = WaitForEnd(*queue_, SubmitOrDie("a.model", "a.gguf").id);
   EXPECT_EQ(ended.state, JobState::kSucceeded);
-  EXPECT_LE(ended.version, 7);  // queued, running, the begin and end of two steps, ended
+  // Queued, running, the step's start, the begin and end of two phases, its end, ended.
+  EXPECT_LE(ended.version, 9);
 }
 
 TEST_F(LocalJobQueueTest, StoppedQueuePutsItsRunningJobBack) {
@@ -299,7 +307,7 @@ TEST_F(LocalJobQueueTest, WatchSeesWhatAnotherQueueDoes) {
   const auto other = OpenAnother(options);
   conversion_.Hold();
   const Job job = *other->Submit(Spec("a.model", "a.gguf"), "");
-  const absl::StatusOr<Job> ended = other->Watch(job.id, -1, nullptr, [&](const Job& change) {
+  const absl::StatusOr<Job> ended = other->Watch(job.id, {}, [&](const Job& change) {
     if (change.state == JobState::kRunning) conversion_.Release();
     return true;
   });
@@ -383,9 +391,8 @@ TEST_F(LocalJobQueueTest, BoundsTheJobsThatWait) {
     auto database = *SqliteDatabase::Open(options.database_path);
     ASSERT_TRUE(database
                     ->Execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-                              "WHERE i < 1000) INSERT INTO jobs (id, source, destination, outtype, "
-                              "source_path, destination_path, state, created_us) "
-                              "SELECT 'j' || i, 's', 'd', 'auto', 's', '/d' || i, 0, 0 FROM n")
+                              "WHERE i < 1000) INSERT INTO jobs (id, state, created_us) "
+                              "SELECT 'j' || i, 0, 0 FROM n")
                     .ok());
   }
   EXPECT_EQ(queue_->Submit(Spec("a.model", "a.gguf"), "").status().code(),

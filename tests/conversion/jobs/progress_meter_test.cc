@@ -6,7 +6,7 @@ namespace odmoe {
 namespace {
 
 ConvertProgress At(int step, uint64_t done, uint64_t total) {
-  return {"step", step, 2, done, total, "item"};
+  return {"step", step, 2, done, total, 0, "item"};
 }
 
 TEST(ProgressMeterTest, KnowsNoRateAtFirst) {
@@ -15,7 +15,7 @@ TEST(ProgressMeterTest, KnowsNoRateAtFirst) {
   EXPECT_EQ(progress.bytes_per_second, 0.0);
   EXPECT_FALSE(progress.eta.has_value());
   EXPECT_EQ(progress.item, "item");
-  EXPECT_EQ(progress.step_count, 2);
+  EXPECT_EQ(progress.phase_count, 2);
 }
 
 TEST(ProgressMeterTest, EstimatesOverTheStepsToCome) {
@@ -54,7 +54,7 @@ TEST(ProgressMeterTest, SurvivesTotalsThatAreWrong) {
   meter.Update(At(1, 10, 5), now);
   const JobProgress progress = meter.Update(At(1, 20, 5), now + absl::Seconds(1));
   EXPECT_EQ(*progress.eta, absl::ZeroDuration());
-  EXPECT_EQ(meter.Update(At(-7, 0, 0), now + absl::Seconds(2)).step_number, -7);
+  EXPECT_EQ(meter.Update(At(-7, 0, 0), now + absl::Seconds(2)).phase_number, -7);
 }
 
 }  // namespace

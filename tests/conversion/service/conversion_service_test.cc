@@ -42,7 +42,12 @@ class ConversionServiceTest : public ::testing::Test {
     options.roots = {folder_.path()};
     options.progress_interval = absl::ZeroDuration();
     queue_ = *OpenLocalJobQueue(options, conversion_.functions());
-    service_ = MakeConversionService(*queue_);
+    SpoolOptions spool;
+    spool.directory = folder_ / "spool";
+    spool.quota_bytes = 1 << 20;
+    spool.in_use = [this](const std::string& directory) { return IsUsedByJob(*queue_, directory); };
+    spool_ = *Spool::Open(std::move(spool));
+    service_ = MakeConversionService(*queue_, {*PathRoots::Create(options.roots), spool_.get()});
     RpcServerOptions server;
     server.listen = endpoint_;
     server.services = {service_.get()};
@@ -60,14 +65,15 @@ class ConversionServiceTest : public ::testing::Test {
     return v1::ConversionService::NewStub(*MakeChannel(endpoint_));
   }
 
-  ConvertSpec Spec(absl::string_view source, absl::string_view destination) {
-    return {folder_ / source, folder_ / destination, "auto"};
+  JobSpec Spec(absl::string_view source, absl::string_view destination) {
+    return OneStep(folder_ / source, folder_ / destination);
   }
 
   TemporaryDirectory folder_;
   const std::string endpoint_;
   FakeConversion conversion_;
   std::unique_ptr<JobQueue> queue_;
+  std::unique_ptr<Spool> spool_;
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<JobQueue> client_;
@@ -77,16 +83,17 @@ TEST_F(ConversionServiceTest, AJobIsTheSameOnBothSides) {
   const absl::StatusOr<Job> job = client_->Submit(Spec("a.model", "a.gguf"), "r1");
   ASSERT_TRUE(job.ok()) << job.status();
   const absl::StatusOr<Job> ended =
-      client_->Watch(job->id, -1, nullptr, [](const Job&) { return true; });
+      client_->Watch(job->id, {}, [](const Job&) { return true; });
   ASSERT_TRUE(ended.ok()) << ended.status();
   const Job local = *queue_->Get(job->id);
   for (const Job& remote : {*ended, *client_->Get(job->id), client_->List(5)->front()}) {
     EXPECT_EQ(remote.id, local.id);
-    EXPECT_EQ(remote.spec.source, local.spec.source);
-    EXPECT_EQ(remote.spec.destination, local.spec.destination);
+    EXPECT_EQ(remote.spec, local.spec);
     EXPECT_EQ(remote.state, JobState::kSucceeded);
-    EXPECT_EQ(remote.progress.step, local.progress.step);
-    EXPECT_EQ(remote.progress.done_bytes, local.progress.done_bytes);
+    ASSERT_THAT(remote.steps, SizeIs(1));
+    EXPECT_EQ(remote.steps[0].state, StepState::kDone);
+    EXPECT_EQ(remote.steps[0].progress.done_bytes, local.steps[0].progress.done_bytes);
+    EXPECT_EQ(remote.steps[0].result.bytes, local.steps[0].result.bytes);
     EXPECT_EQ(remote.created, local.created);
     EXPECT_EQ(remote.started, local.started);
     EXPECT_EQ(remote.finished, local.finished);
@@ -98,16 +105,16 @@ TEST_F(ConversionServiceTest, AJobIsTheSameOnBothSides) {
 TEST_F(ConversionServiceTest, ErrorsKeepTheirCodes) {
   EXPECT_EQ(client_->Submit(Spec("absent", "x"), "").status().code(), absl::StatusCode::kNotFound);
   const absl::Status denied =
-      client_->Submit({"/etc/shadow", folder_ / "x", "auto"}, "").status();
+      client_->Submit(OneStep("/etc/shadow", folder_ / "x"), "").status();
   EXPECT_EQ(denied.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_THAT(std::string(denied.message()), HasSubstr("/etc/shadow"));
   EXPECT_EQ(client_->Get("nobody").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(client_->Cancel("nobody").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(client_->Watch("nobody", -1, nullptr, [](const Job&) { return true; }).status().code(),
+  EXPECT_EQ(client_->Watch("nobody", {}, [](const Job&) { return true; }).status().code(),
             absl::StatusCode::kNotFound);
   conversion_.set_outcome(absl::DataLossError("corrupt"));
   const Job job = *client_->Submit(Spec("a.model", "a.gguf"), "");
-  const auto ended = client_->Watch(job.id, -1, nullptr, [](const Job&) { return true; });
+  const auto ended = client_->Watch(job.id, {}, [](const Job&) { return true; });
   EXPECT_EQ(ended->state, JobState::kFailed);
   EXPECT_EQ(ended->error_code, absl::StatusCode::kDataLoss);
   EXPECT_EQ(ended->error, "corrupt");
@@ -124,40 +131,42 @@ TEST_F(ConversionServiceTest, BadInputIsRefused) {
   const auto submit = [&](const std::function<void(v1::SubmitJobRequest&)>& spoil,
                           const std::string& field) {
     v1::SubmitJobRequest request;
-    request.mutable_spec()->mutable_convert()->set_source_path(folder_ / "a.model");
-    request.mutable_spec()->mutable_convert()->set_destination_path(folder_ / "a.gguf");
+    v1::ConvertSpec& convert = *request.mutable_spec()->add_steps()->mutable_convert();
+    convert.set_source_path(folder_ / "a.model");
+    convert.set_destination_path(folder_ / "a.gguf");
     spoil(request);
     v1::SubmitJobResponse response;
     grpc::ClientContext context;
     expect_invalid(stub->SubmitJob(&context, request, &response), field);
   };
-  submit([](auto& r) { r.clear_spec(); }, "spec.work");
-  submit([](auto& r) { r.mutable_spec()->clear_work(); }, "spec.work");
-  submit([](auto& r) { r.mutable_spec()->mutable_convert()->clear_source_path(); }, "source_path");
-  submit([](auto& r) { r.mutable_spec()->mutable_convert()->clear_destination_path(); },
-         "destination_path");
-  submit([](auto& r) { r.mutable_spec()->mutable_convert()->set_source_path("a/b"); },
-         "source_path");
-  submit(
-      [](auto& r) { r.mutable_spec()->mutable_convert()->set_source_path(std::string(1, '\0')); },
-      "source_path");
-  submit([](auto& r) {
-    r.mutable_spec()->mutable_convert()->set_source_path(std::string(100'000, '/'));
-  }, "source_path");
-  submit([](auto& r) { r.mutable_spec()->mutable_convert()->set_outtype(std::string(99, 'f')); },
-         "outtype");
+  const auto convert = [&](const std::function<void(v1::ConvertSpec&)>& spoil,
+                           const std::string& field) {
+    submit([&](auto& r) { spoil(*r.mutable_spec()->mutable_steps(0)->mutable_convert()); }, field);
+  };
+  submit([](auto& r) { r.clear_spec(); }, "spec.steps");
+  submit([](auto& r) { r.mutable_spec()->mutable_steps(0)->clear_work(); }, "spec.steps[0].work");
+  submit([](auto& r) { r.mutable_spec()->set_priority(1001); }, "spec.priority");
+  convert([](auto& c) { c.clear_source_path(); }, "source_path");
+  convert([](auto& c) { c.clear_destination_path(); }, "destination_path");
+  convert([](auto& c) { c.set_source_path(std::string(100'000, '/')); }, "source_path");
+  convert([](auto& c) { c.set_outtype(std::string(99, 'f')); }, "outtype");
+  convert([](auto& c) { c.set_pad_vocab(-1); }, "pad_vocab");
   submit([](auto& r) { r.set_request_id(std::string(129, 'r')); }, "request_id");
 
+  using Stub = v1::ConversionService::Stub;
+  const auto by_id = [&](auto method, auto request, auto response, const std::string& id) {
+    request.set_job_id(id);
+    grpc::ClientContext context;
+    expect_invalid((*stub.*method)(&context, request, &response), "job_id");
+  };
   for (const std::string& id : {std::string(), std::string(65, 'j')}) {
-    grpc::ClientContext get_context, cancel_context, watch_context;
-    v1::GetJobRequest get;
-    get.set_job_id(id);
-    v1::GetJobResponse get_response;
-    expect_invalid(stub->GetJob(&get_context, get, &get_response), "job_id");
-    v1::CancelJobRequest cancel;
-    cancel.set_job_id(id);
-    v1::CancelJobResponse cancel_response;
-    expect_invalid(stub->CancelJob(&cancel_context, cancel, &cancel_response), "job_id");
+    by_id(&Stub::GetJob, v1::GetJobRequest(), v1::GetJobResponse(), id);
+    by_id(&Stub::CancelJob, v1::CancelJobRequest(), v1::CancelJobResponse(), id);
+    by_id(&Stub::PauseJob, v1::PauseJobRequest(), v1::PauseJobResponse(), id);
+    by_id(&Stub::ResumeJob, v1::ResumeJobRequest(), v1::ResumeJobResponse(), id);
+    by_id(&Stub::RetryJob, v1::RetryJobRequest(), v1::RetryJobResponse(), id);
+    by_id(&Stub::DeleteJob, v1::DeleteJobRequest(), v1::DeleteJobResponse(), id);
+    grpc::ClientContext watch_context;
     v1::WatchJobRequest watch;
     watch.set_job_id(id);
     v1::WatchJobResponse watch_response;
@@ -191,12 +200,33 @@ TEST_F(ConversionServiceTest, CancelsOverTheWire) {
   EXPECT_EQ(client_->Cancel(job.id).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(ConversionServiceTest, AJobIsPausedResumedRetriedAndDeletedOverTheWire) {
+  conversion_.Hold();
+  const Job job = *client_->Submit(Spec("a.model", "a.gguf"), "");
+  ASSERT_TRUE(conversion_.WaitForRuns(1));
+  EXPECT_EQ(client_->Delete(job.id).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(client_->Retry(job.id).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(client_->Resume(job.id).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(client_->Pause(job.id)->state, JobState::kPaused);
+  EXPECT_EQ(client_->Pause(job.id)->state, JobState::kPaused);
+  EXPECT_EQ(client_->Resume(job.id)->state, JobState::kQueued);
+  ASSERT_TRUE(conversion_.WaitForRuns(2));
+  EXPECT_EQ(client_->Cancel(job.id)->state, JobState::kCancelled);
+  conversion_.Release();
+  EXPECT_FALSE(client_->Retry(job.id)->ended());
+  EXPECT_EQ(client_->Watch(job.id, {}, [](const Job&) { return true; })->state,
+            JobState::kSucceeded);
+  EXPECT_TRUE(client_->Delete(job.id).ok());
+  EXPECT_EQ(client_->Get(job.id).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(client_->Delete(job.id).code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(ConversionServiceTest, AWatchEndsWhenItsCallerHasEnough) {
   conversion_.Hold();
   const Job job = *client_->Submit(Spec("a.model", "a.gguf"), "");
-  EXPECT_FALSE(client_->Watch(job.id, -1, nullptr, [](const Job&) { return false; })->ended());
+  EXPECT_FALSE(client_->Watch(job.id, {}, [](const Job&) { return false; })->ended());
   Cancellation cancellation;
-  const auto given_up = client_->Watch(job.id, -1, &cancellation, [&](const Job&) {
+  const auto given_up = client_->Watch(job.id, {.cancellation = &cancellation}, [&](const Job&) {
     cancellation.Cancel();
     return true;
   });
@@ -209,7 +239,13 @@ TEST_F(ConversionServiceTest, AWatchGoesOnAfterARestart) {
   ASSERT_TRUE(conversion_.WaitForRuns(1));
   std::vector<int64_t> versions;
   std::thread restart;
-  const auto ended = client_->Watch(job.id, -1, nullptr, [&](const Job& change) {
+  int interruptions = 0;
+  WatchOptions options;
+  options.on_interrupted = [&](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    ++interruptions;
+  };
+  const auto ended = client_->Watch(job.id, options, [&](const Job& change) {
     versions.push_back(change.version);
     if (!restart.joinable()) {
       restart = std::thread([&] {
@@ -222,6 +258,7 @@ TEST_F(ConversionServiceTest, AWatchGoesOnAfterARestart) {
   });
   restart.join();
   ASSERT_TRUE(ended.ok()) << ended.status();
+  EXPECT_GE(interruptions, 1);
   EXPECT_EQ(ended->state, JobState::kSucceeded);
   for (size_t i = 1; i < versions.size(); ++i) EXPECT_GT(versions[i], versions[i - 1]);
 }

@@ -1,0 +1,73 @@
+#include "services/conversion/jobs/job_spec_json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace odmoe {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(JobSpecJsonTest, ReadsAJobFile) {
+  const auto spec = ParseJobSpec(R"({"priority": 5, "steps": [
+      {"convert": {"source": "a", "destination": "b.gguf", "outtype": "q8_0",
+                   "metadata": ["general.name=x"], "vocab_only": true, "pad_vocab": 64,
+                   "split_max_bytes": 4000000000, "concurrency": 2}},
+      {"merge": {"source": "b", "destination": "d.gguf", "verify": false, "concurrency": 3}},
+      {"verify": {"source": "b", "concurrency": 4}},
+      {"evaluate": {"model": "b", "text": "c.txt"}}]})",
+                                 "job.json");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ConvertSpec convert{.source = "a", .destination = "b.gguf", .outtype = "q8_0"};
+  convert.metadata = {"general.name=x"};
+  convert.vocab_only = true;
+  convert.pad_vocab = 64;
+  convert.split_max_bytes = 4'000'000'000;
+  convert.concurrency = 2;
+  JobSpec expected;
+  expected.priority = 5;
+  expected.steps = {convert, MergeSpec{"b", "d.gguf", false, 3}, VerifySpec{"b", 4},
+                    EvaluateSpec{"b", "c.txt"}};
+  EXPECT_EQ(*spec, expected);
+  for (const StepSpec& step : expected.steps) {
+    EXPECT_EQ(*StepSpecFromJson(*StepSpecToJson(step), "step"), step);
+  }
+}
+
+TEST(JobSpecJsonTest, RefusesWhatIsNone) {
+  const struct {
+    const char* text;
+    const char* expected;
+  } cases[] = {
+      {"", "job.json"},
+      {"[]", "job.json"},
+      {"{}", "steps"},
+      {R"({"steps": []})", "0 steps"},
+      {R"({"steps": 1})", "steps"},
+      {R"({"steps": [{}]})", "steps[0]"},
+      {R"({"steps": ["convert"]})", "steps[0]"},
+      {R"({"steps": [{"quantise": {}}]})", "quantise"},
+      {R"({"steps": [{"convert": 1}]})", "steps[0].convert"},
+      {R"({"steps": [{"convert": {"source": "a"}}]})", "destination"},
+      {R"({"steps": [{"convert": {"source": "a", "destination": 2}}]})", "destination"},
+      {R"({"steps": [{"convert": {"source": "a", "destination": "b", "outype": "f16"}}]})", "outype"},
+      {R"({"steps": [{"convert": {"source": "a", "destination": "b", "pad_vocab": -1}}]})", "pad_vocab"},
+      {R"({"steps": [{"convert": {"source": "a", "destination": "b", "metadata": [1]}}]})", "metadata"},
+      {R"({"steps": [{"evaluate": {"model": "a"}}]})", "text"},
+      {R"({"prio": 1, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "prio"},
+      {R"({"priority": 5000, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "priority"},
+  };
+  for (const auto& [text, expected] : cases) {
+    const absl::Status status = ParseJobSpec(text, "job.json").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(expected)) << text;
+  }
+}
+
+TEST(JobSpecJsonTest, TextThatIsNotUtf8IsRefused) {
+  EXPECT_EQ(StepSpecToJson(EvaluateSpec{"/a\xff", "/b"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace odmoe
