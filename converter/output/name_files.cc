@@ -15,7 +15,6 @@ absl::Status WriteText(const OutputText& text, FileSystem& fs) {
   ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file,
                          fs.OpenForWrite(PartialPath(text.path)));
   ODMOE_RETURN_IF_ERROR(file->Append(text.text));
-  ODMOE_RETURN_IF_ERROR(file->Sync());
   return file->Close();
 }
 
@@ -59,7 +58,9 @@ absl::Status NameFiles(const OutputPlan& plan, absl::Span<const uint64_t> hashes
     }
   }
   if (paths.empty()) return absl::InternalError(absl::StrCat(plan.destination, ": nothing to write"));
-  ODMOE_RETURN_IF_ERROR(SyncFolders(paths, fs));
+  // The texts, and the names of all partial files.
+  ODMOE_RETURN_IF_ERROR(paths.size() > 1 ? fs.SyncFileSystem(FolderOf(plan.journal_path))
+                                         : SyncFolders(paths, fs));
   ODMOE_RETURN_IF_ERROR(journal.AddNaming());
   ODMOE_RETURN_IF_ERROR(journal.Sync());
   const std::string completing = paths.back();

@@ -14,6 +14,12 @@ namespace {
 // disk finds room for smaller ones as well when they are written, at less cost.
 constexpr uint64_t kMinAllocatedBytes = 64 * kMiB;
 
+// Writing its only item gives such a file its length.
+bool EndsWithOnlyItem(const OutputFile& file) {
+  return file.items.size() == 1 && file.items[0].bytes() > 0 &&
+         file.items[0].offset + file.items[0].bytes() == file.bytes;
+}
+
 }  // namespace
 
 std::string PartialPath(absl::string_view path) { return absl::StrCat(path, ".partial"); }
@@ -61,9 +67,10 @@ absl::StatusOr<std::shared_ptr<WritableFile>> PartialFiles::Open(const OutputFil
   const std::string path = PartialPath(file.path);
   ODMOE_ASSIGN_OR_RETURN(std::shared_ptr<WritableFile> out,
                          goes_on ? fs_.OpenForUpdate(path) : fs_.OpenForWrite(path));
-  if (!goes_on) {
-    ODMOE_RETURN_IF_ERROR(file.bytes >= kMinAllocatedBytes ? out->Allocate(file.bytes)
-                                                           : out->Resize(file.bytes));
+  if (!goes_on && file.bytes >= kMinAllocatedBytes) {
+    ODMOE_RETURN_IF_ERROR(out->Allocate(file.bytes));
+  } else if (!goes_on && !EndsWithOnlyItem(file)) {
+    ODMOE_RETURN_IF_ERROR(out->Resize(file.bytes));
   }
   // Again where it goes on: no record says that it reached the disk.
   if (file.header != nullptr) {

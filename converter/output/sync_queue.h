@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -15,13 +16,13 @@
 namespace odmoe {
 
 // A thread that syncs in rounds: all files written to since the last round, then a record in the
-// journal that says so. A round's first sync makes the file system commit its own journal for all of
-// them, and the others find little left to do; a file at a time, each would pay for a commit.
-// Thread-safe.
+// journal that says so. Where they are many, it syncs the file system as a whole, which commits its own
+// journal and empties the disk's cache once for all of them, not once a file. Thread-safe.
 class SyncQueue {
  public:
-  // `journal` outlives the queue. Syncs nothing that was recorded before.
-  explicit SyncQueue(Journal& journal);
+  // All files lie on the file system of `folder`. `fs` and `journal` outlive the queue. Syncs nothing
+  // that was recorded before.
+  SyncQueue(FileSystem& fs, std::string folder, Journal& journal);
   // Leaves what is not synced yet; see Finish.
   ~SyncQueue();
   SyncQueue(const SyncQueue&) = delete;
@@ -38,15 +39,21 @@ class SyncQueue {
   void Run();
   bool Due() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status SyncRound(const std::vector<std::shared_ptr<WritableFile>>& files,
-                         uint64_t end_record);
+  // Files to be synced together: each by itself, or where they are too many to be kept open, with the
+  // file system.
+  struct Round {
+    std::vector<std::shared_ptr<WritableFile>> files;  // in the order of their first bytes
+    bool many = false;
+    uint64_t bytes = 0;
+  };
+  absl::Status Sync(const Round& round);
+  absl::Status SyncAndRecord(const Round& round, uint64_t end_record);
 
+  FileSystem& fs_;
+  const std::string folder_;
   Journal& journal_;
   absl::Mutex mutex_;
-  // Written to since the last round began, in the order of that.
-  std::vector<std::shared_ptr<WritableFile>> dirty_ ABSL_GUARDED_BY(mutex_);
-  uint64_t dirty_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t syncing_files_ ABSL_GUARDED_BY(mutex_) = 0;
+  Round dirty_ ABSL_GUARDED_BY(mutex_);  // the next
   uint64_t syncing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t synced_records_;  // the thread's own
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -155,7 +155,7 @@ class OutputRun {
   absl::Status WriteItems() {
     const std::vector<Task> tasks = ListTasks();
     PartialFiles files(plan_, fs_, content_.items);
-    SyncQueue queue(*journal_);
+    SyncQueue queue(fs_, FolderOf(plan_.journal_path), *journal_);
     std::vector<std::thread> workers;
     const int count = WorkerCount(options_.concurrency, tasks.size());
     for (int i = 0; i < count; ++i) {

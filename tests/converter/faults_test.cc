@@ -71,29 +71,28 @@ bool FailsThenGoesOn(ConvertOptions options, int64_t at, const absl::Status& fai
 const absl::Status kFailures[] = {absl::ResourceExhaustedError("no space left on device"),
                                   absl::DataLossError("input/output error")};
 
-TEST(FaultTest, ASplitThatFailsAtAnyWriteShowsNothingCompleteAndGoesOn) {
+// The engine below is tested at each call; here, that the conversions go through it.
+TEST(FaultTest, ASplitThatFailsAtAWriteShowsNothingCompleteAndGoesOn) {
   TemporaryDirectory folder;
   const ConvertOptions options{.source = MakeToy(folder), .destination = folder / "out/model"};
   ASSERT_EQ(Convert(options), absl::OkStatus());
   const auto expected = FilesBelow(folder / "out");
   for (const absl::Status& failure : kFailures) {
     int64_t at = 0;
-    for (bool reached = true; reached && !HasFailure(); ++at) {
+    for (bool reached = true; reached && !HasFailure(); at = at * 5 / 4 + 1) {
       std::filesystem::remove_all(folder / "out");
       reached = FailsThenGoesOn(
           options, at, failure,
           [&] { return ReadExpertRegistry(folder / "out/model").ok(); }, expected, folder / "out");
     }
-    EXPECT_GT(at, 100);
   }
 }
 
-TEST(FaultTest, AConversionToAGgufThatFailsAtAnyWriteShowsNothingCompleteAndGoesOn) {
+TEST(FaultTest, AConversionToAGgufThatFailsAtAWriteShowsNothingCompleteAndGoesOn) {
   TemporaryDirectory folder;
   const ConvertOptions options{.source = kCheckpoint, .destination = folder / "out/model.gguf"};
   ASSERT_EQ(Convert(options), absl::OkStatus());
   const auto expected = FilesBelow(folder / "out");
-  // The engine below is tested at each call; here, that a conversion goes through it.
   bool reached = true;
   for (int64_t at = 0; reached && !HasFailure(); at = at * 3 / 2 + 1) {
     std::filesystem::remove_all(folder / "out");
@@ -144,7 +143,7 @@ TEST(FaultTest, AFailedSplitOverAnOldModelLeavesTheOldOneOrNoneComplete) {
   ASSERT_EQ(Convert({.source = toy, .destination = folder / "other"}), absl::OkStatus());
   const std::string new_registry = ReadFileOrDie(folder / "other/experts/registry.json");
   int replaced = 0;
-  for (int64_t at = 0; at < 1000; ++at) {
+  for (int64_t at = 0; at < 1000; at += at < 80 ? 7 : 1) {
     FaultyFileSystem faulty(at, absl::DataLossError("input/output error"), true);
     const absl::Status status = Convert({.source = toy, .destination = folder / "model",
                                          .restart = true, .file_system = &faulty});

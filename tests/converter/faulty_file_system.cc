@@ -83,6 +83,10 @@ absl::Status FaultyFileSystem::Remove(const std::string& path) {
 
 absl::Status FaultyFileSystem::SyncDirectory(const std::string& path) { return NextCall(); }
 
+absl::Status FaultyFileSystem::SyncFileSystem(const std::string& path) {
+  return NextCall();
+}
+
 absl::Status FaultyFileSystem::CreateDirectories(const std::string& path) {
   ODMOE_RETURN_IF_ERROR(NextCall());
   return PosixFileSystem().CreateDirectories(path);

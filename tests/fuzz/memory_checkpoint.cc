@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> MemoryCheckpoint::OpenForUpdate(co
 absl::Status MemoryCheckpoint::Rename(const std::string&, const std::string&) { return ReadOnly(); }
 absl::Status MemoryCheckpoint::Remove(const std::string&) { return ReadOnly(); }
 absl::Status MemoryCheckpoint::SyncDirectory(const std::string&) { return ReadOnly(); }
+absl::Status MemoryCheckpoint::SyncFileSystem(const std::string&) { return ReadOnly(); }
 absl::Status MemoryCheckpoint::CreateDirectories(const std::string&) { return ReadOnly(); }
 
 absl::StatusOr<std::vector<std::string>> MemoryCheckpoint::ListDirectory(const std::string& path) {

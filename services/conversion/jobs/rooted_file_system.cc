@@ -42,6 +42,11 @@ absl::Status RootedFileSystem::SyncDirectory(const std::string& path) {
   return base_.SyncDirectory(path);
 }
 
+absl::Status RootedFileSystem::SyncFileSystem(const std::string& path) {
+  ODMOE_RETURN_IF_ERROR(Check(path));
+  return base_.SyncFileSystem(path);
+}
+
 absl::Status RootedFileSystem::CreateDirectories(const std::string& path) {
   ODMOE_RETURN_IF_ERROR(Check(path));
   return base_.CreateDirectories(path);

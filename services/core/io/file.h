@@ -73,6 +73,9 @@ class FileSystem {
   // A file, or an empty folder.
   virtual absl::Status Remove(const std::string& path) = 0;
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
+  // Makes everything written so far to the file system that holds the folder `path` durable, whoever
+  // wrote it: files, names and folders. For many files, far quicker than a sync of each.
+  virtual absl::Status SyncFileSystem(const std::string& path) = 0;
   // Parents too; an existing folder is no error.
   virtual absl::Status CreateDirectories(const std::string& path) = 0;
   // Names of the files and folders in a folder, sorted. NOT_FOUND: no such folder, or not a folder.

@@ -245,6 +245,13 @@ class Posix : public FileSystem {
     return absl::OkStatus();
   }
 
+  absl::Status SyncFileSystem(const std::string& path) override {
+    Descriptor fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fd.get() < 0) return PosixError(errno, "open folder", path);
+    if (::syncfs(fd.get()) != 0) return PosixError(errno, "sync the file system of", path);
+    return absl::OkStatus();
+  }
+
   absl::Status CreateDirectories(const std::string& path) override {
     std::error_code error;
     std::filesystem::create_directories(path, error);
