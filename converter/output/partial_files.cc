@@ -39,10 +39,11 @@ PartialFiles::PartialFiles(const OutputPlan& plan, FileSystem& fs,
     : plan_(plan), fs_(fs), entries_(plan.files.size()) {
   size_t number = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    absl::MutexLock lock(&entries_[i].mutex);
+    Entry& entry = entries_[i];
+    absl::MutexLock lock(&entry.mutex);
     for (size_t item = 0; item < plan.files[i].items.size(); ++item, ++number) {
-      if (items[number].state != ItemRecord::State::kMissing) entries_[i].goes_on = true;
-      if (items[number].state != ItemRecord::State::kSynced) ++entries_[i].items_left;
+      if (items[number].state != ItemRecord::State::kMissing) entry.goes_on = true;
+      if (items[number].state != ItemRecord::State::kSynced) ++entry.items_left;
     }
   }
 }

@@ -72,7 +72,7 @@ absl::Status RemovePartialFiles(const OutputPlan& plan, FileSystem& fs) {
 // One run of WriteOutput.
 class OutputRun {
  public:
-  OutputRun(const OutputPlan& plan, FileSystem& fs, const OutputOptions& options,
+  OutputRun(const OutputPlan& plan, FileSystem& fs, const WriteOptions& options,
             StepProgress& progress)
       : plan_(plan),
         fs_(fs),
@@ -221,7 +221,7 @@ class OutputRun {
 
   const OutputPlan& plan_;
   FileSystem& fs_;
-  const OutputOptions options_;
+  const WriteOptions options_;
   StepProgress& progress_;
   std::unique_ptr<Journal> journal_;
   JournalContent content_;  // while workers run, each item belongs to the one that has its task
@@ -282,7 +282,7 @@ void RemoveUnfinishedOutput(const OutputPlan& plan, FileSystem& fs) {
   }
 }
 
-absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const OutputOptions& options,
+absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const WriteOptions& options,
                          StepProgress& progress) {
   OutputRun run(plan, fs, options, progress);
   const absl::Status status = run.Run();

@@ -19,7 +19,7 @@
 
 namespace odmoe {
 
-struct OutputOptions {
+struct WriteOptions {
   int concurrency = 0;   // workers; 0: one a core, at most kMaxDefaultWorkers
   bool restart = false;  // drop the unfinished output of an earlier run, of whatever conversion
 };
@@ -47,7 +47,7 @@ absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(const OutputPlan& plan, Fi
 // message has the bytes missing and free. FAILED_PRECONDITION: another conversion's unfinished
 // output is there and `restart` is not set, or another process is writing it. Otherwise the error of
 // the source, of a part's `make`, or of the file system.
-absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const OutputOptions& options,
+absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const WriteOptions& options,
                          StepProgress& progress);
 
 // Removes partial files, journal and folders that are empty then: what a run that is given up leaves.

@@ -194,7 +194,7 @@ std::vector<const RandomAccessFile*> ModelFiles(const GgufModel& model) {
 }
 
 absl::Status SplitGguf(const GgufModel& model, const SplitPlan& split,
-                       const std::string& directory, FileSystem& fs, const OutputOptions& options,
+                       const std::string& directory, FileSystem& fs, const WriteOptions& options,
                        StepProgress& progress) {
   ODMOE_ASSIGN_OR_RETURN(OutputPlan plan, PlanModelDirectory(model, split, directory));
   ODMOE_RETURN_IF_ERROR(SetFingerprint(plan, "split", ModelFiles(model)));

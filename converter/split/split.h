@@ -51,7 +51,7 @@ std::vector<const RandomAccessFile*> ModelFiles(const GgufModel& model);
 
 // Writes the directory; see WriteOutput.
 absl::Status SplitGguf(const GgufModel& model, const SplitPlan& split,
-                       const std::string& directory, FileSystem& fs, const OutputOptions& options,
+                       const std::string& directory, FileSystem& fs, const WriteOptions& options,
                        StepProgress& progress);
 
 }  // namespace odmoe
