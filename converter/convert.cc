@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "converter/huggingface/gguf_output.h"
+#include "converter/huggingface/lora.h"
 #include "converter/huggingface/to_gguf.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"
@@ -58,9 +59,11 @@ std::string OptionsText(const ConvertOptions& options) {
 }
 
 // What kind of model `source` is, found out by looking.
-enum class SourceFormat { kHuggingFace, kGguf };
+enum class SourceFormat { kHuggingFace, kAdapter, kGguf };
 
 absl::StatusOr<SourceFormat> FindSourceFormat(FileSystem& fs, const std::string& source) {
+  // An adapter's folder may repeat its base model's config.json, and a model's holds no adapter.
+  if (LooksLikeAdapter(fs, source)) return SourceFormat::kAdapter;
   if (LooksLikeCheckpoint(fs, source)) return SourceFormat::kHuggingFace;
   if (fs.ListDirectory(source).ok()) {
     return absl::InvalidArgumentError(
@@ -82,19 +85,49 @@ absl::Status PrepareDirectory(const ConvertOptions& options, absl::string_view d
   return SetFingerprint(conversion.output, decisions, sources);
 }
 
-absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& fs,
-                                    Conversion& conversion) {
+absl::StatusOr<GgufPlan> PlanModel(const ConvertOptions& options, FileSystem& fs) {
   ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
-  ODMOE_ASSIGN_OR_RETURN(conversion.gguf, PlanGguf(fs, {.folder = Trimmed(options.source),
-                                                        .outtype = outtype,
-                                                        .pre_tokenizer = options.pre_tokenizer,
-                                                        .vocab_only = options.vocab_only,
-                                                        .pad_vocab = options.pad_vocab}));
+  if (!options.base_model.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a base model is for LoRA adapters, and ", options.source, " is none: it has no "
+        "adapter_config.json"));
+  }
+  return PlanGguf(fs, {.folder = Trimmed(options.source),
+                       .outtype = outtype,
+                       .pre_tokenizer = options.pre_tokenizer,
+                       .vocab_only = options.vocab_only,
+                       .pad_vocab = options.pad_vocab,
+                       .tensor_map = options.tensor_map,
+                       .metadata = options.metadata});
+}
+
+absl::StatusOr<GgufPlan> PlanAdapter(const ConvertOptions& options, FileSystem& fs) {
+  ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
+  if (!options.tensor_map.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.source, " is a LoRA adapter, to which no tensor map applies"));
+  }
+  if (!IsGgufPath(options.destination)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.source, " is a LoRA adapter, which becomes a GGUF file, and ", options.destination,
+        " does not end in .gguf"));
+  }
+  return PlanLora(fs, {.folder = Trimmed(options.source),
+                       .base_model = Trimmed(options.base_model),
+                       .outtype = outtype,
+                       .metadata = options.metadata});
+}
+
+absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& fs, bool adapter,
+                                    Conversion& conversion) {
+  ODMOE_ASSIGN_OR_RETURN(conversion.gguf,
+                         adapter ? PlanAdapter(options, fs) : PlanModel(options, fs));
   conversion.step = kConvertStep;
   conversion.architecture = std::string(conversion.gguf->architecture->name());
   // Some of config.json decides weights and leaves no other trace in the header.
   const std::string decisions =
-      absl::StrCat(OptionsText(options), "\n", conversion.gguf->checkpoint->config().dump());
+      absl::StrCat(OptionsText(options), "\n", conversion.gguf->checkpoint->config().dump(),
+                   "\n", conversion.gguf->decisions);
   if (IsGgufPath(options.destination)) {
     ODMOE_ASSIGN_OR_RETURN(conversion.output,
                            PlanGgufOutput(*conversion.gguf, options.destination,
@@ -111,6 +144,11 @@ absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& f
 
 absl::Status PrepareFromGguf(const ConvertOptions& options, FileSystem& fs,
                              Conversion& conversion) {
+  if (!options.tensor_map.empty() || !options.metadata.empty() || !options.base_model.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a tensor map, metadata and a base model are for Hugging Face directories, and ",
+        options.source, " is a GGUF file"));
+  }
   if (IsGgufPath(options.destination)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "nothing to do from one GGUF file to another: ", options.source, " to ",
@@ -145,9 +183,10 @@ absl::StatusOr<std::unique_ptr<Conversion>> Prepare(const ConvertOptions& option
   ODMOE_RETURN_IF_ERROR(ParseOutType(options.outtype).status());
   auto conversion = std::make_unique<Conversion>();
   ODMOE_ASSIGN_OR_RETURN(const SourceFormat format, FindSourceFormat(fs, options.source));
-  ODMOE_RETURN_IF_ERROR(format == SourceFormat::kHuggingFace
-                            ? PrepareFromHuggingFace(options, fs, *conversion)
-                            : PrepareFromGguf(options, fs, *conversion));
+  const bool adapter = format == SourceFormat::kAdapter;
+  ODMOE_RETURN_IF_ERROR(format == SourceFormat::kGguf
+                            ? PrepareFromGguf(options, fs, *conversion)
+                            : PrepareFromHuggingFace(options, fs, adapter, *conversion));
   conversion->data_bytes = conversion->output.data_bytes();
   return conversion;
 }

@@ -14,8 +14,8 @@
 
 namespace odmoe {
 
-// What to convert. A source is a Hugging Face directory or a GGUF file; a destination that ends in
-// ".gguf" is a GGUF file and any other a model directory.
+// What to convert. A source is a Hugging Face directory, which may be a LoRA adapter's, or a GGUF file;
+// a destination that ends in ".gguf" is a GGUF file and any other a model directory.
 struct ConvertOptions {
   std::string source;
   std::string destination;
@@ -25,6 +25,9 @@ struct ConvertOptions {
   // The vocabulary, embedding and head grow together to the next multiple of this: ids without a
   // token, rows of zeros. From Hugging Face; 0: none.
   int64_t pad_vocab = 0;
+  std::string tensor_map;  // a file that names the tensors of an architecture we do not know; or empty
+  std::vector<std::string> metadata;  // keys to set, as KEY=VALUE or a file of them
+  std::string base_model;  // of an adapter: a folder with its base model's config.json
   // A GGUF file with more tensor data becomes shards <name>-00001-of-0000N.gguf of at most this
   // much each, but for tensors that are larger; 0: one file.
   uint64_t split_max_bytes = 0;

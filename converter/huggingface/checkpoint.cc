@@ -23,6 +23,13 @@ constexpr char kIndexName[] = "model.safetensors.index.json";
 
 constexpr DType kPlainFormats[] = {DType::kBF16, DType::kF16, DType::kF32};
 
+absl::Status PicklesRefused(const std::string& folder, absl::string_view files) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      folder, ": the weights are in ", files, " only: pickles, which run code of their author's as "
+              "they are read and are not opened here. Take the model's safetensors files, or load it "
+              "with the transformers library and save it again with safe_serialization=True"));
+}
+
 // A weight's file, directly in the folder.
 bool IsPartName(absl::string_view name) {
   // The system's calls would read no further than a NUL.
@@ -66,7 +73,8 @@ Checkpoint::~Checkpoint() = default;
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(FileSystem& fs,
                                                              const std::string& folder) {
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(fs, folder));
-  ODMOE_RETURN_IF_ERROR(checkpoint->ReadConfig());
+  ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadModelConfigJson(fs, folder));
+  checkpoint->config_ = std::make_unique<nlohmann::json>(std::move(config));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<std::string> parts, checkpoint->PartNames());
   for (const std::string& part : parts) ODMOE_RETURN_IF_ERROR(checkpoint->AddPart(part));
   ODMOE_RETURN_IF_ERROR(checkpoint->CheckIndex());
@@ -77,17 +85,32 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(FileSystem& fs,
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenWithoutWeights(
     FileSystem& fs, const std::string& folder) {
   std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(fs, folder));
-  ODMOE_RETURN_IF_ERROR(checkpoint->ReadConfig());
+  ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadModelConfigJson(fs, folder));
+  checkpoint->config_ = std::make_unique<nlohmann::json>(std::move(config));
   return checkpoint;
 }
 
-absl::Status Checkpoint::ReadConfig() {
-  const std::string path = absl::StrCat(folder_, "/config.json");
-  ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs_, path, kMaxConfigBytes));
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenAdapter(FileSystem& fs,
+                                                                    const std::string& folder,
+                                                                    nlohmann::json config) {
+  constexpr char kWeights[] = "adapter_model.safetensors";
+  std::unique_ptr<Checkpoint> checkpoint(new Checkpoint(fs, folder));
+  checkpoint->config_ = std::make_unique<nlohmann::json>(std::move(config));
+  if (!fs.OpenForRead(absl::StrCat(folder, "/", kWeights)).ok() &&
+      fs.OpenForRead(absl::StrCat(folder, "/adapter_model.bin")).ok()) {
+    return PicklesRefused(folder, "adapter_model.bin");
+  }
+  ODMOE_RETURN_IF_ERROR(checkpoint->AddPart(kWeights));
+  ODMOE_RETURN_IF_ERROR(checkpoint->CheckTensors());
+  return checkpoint;
+}
+
+absl::StatusOr<nlohmann::json> ReadModelConfigJson(FileSystem& fs, const std::string& folder) {
+  const std::string path = absl::StrCat(folder, "/config.json");
+  ODMOE_ASSIGN_OR_RETURN(nlohmann::json config, ReadJsonFile(fs, path, kMaxConfigBytes));
   ODMOE_RETURN_IF_ERROR(JsonObject::From(config, path).status());
   LiftTextConfig(config);
-  config_ = std::make_unique<nlohmann::json>(std::move(config));
-  return absl::OkStatus();
+  return config;
 }
 
 absl::StatusOr<std::vector<std::string>> Checkpoint::PartNames() {
@@ -103,11 +126,7 @@ absl::StatusOr<std::vector<std::string>> Checkpoint::PartNames() {
       return absl::StartsWith(name, "pytorch_model") && absl::EndsWith(name, ".bin");
     });
     if (parts.empty() && pickles) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          folder_, ": the weights are pytorch_model*.bin only: pickles, which run code of their "
-                   "author's as they are read and are not opened here. Take the model's safetensors "
-                   "files, or load it with the transformers library and save it again with "
-                   "safe_serialization=True"));
+      return PicklesRefused(folder_, "pytorch_model*.bin");
     }
     if (parts.empty()) {
       return absl::NotFoundError(

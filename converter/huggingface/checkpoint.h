@@ -61,6 +61,11 @@ class Checkpoint {
   // The configuration alone; there are no tensors. Errors as of Open for config.json.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenWithoutWeights(FileSystem& fs,
                                                                         const std::string& folder);
+  // An adapter: adapter_model.safetensors in `folder`, and the adapter_config.json that was read.
+  // Errors as of Open.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> OpenAdapter(FileSystem& fs,
+                                                                 const std::string& folder,
+                                                                 nlohmann::json config);
   ~Checkpoint();
 
   const std::string& folder() const { return folder_; }
@@ -79,7 +84,6 @@ class Checkpoint {
 
  private:
   Checkpoint(FileSystem& fs, std::string folder);
-  absl::Status ReadConfig();
   absl::StatusOr<std::vector<std::string>> PartNames();
   absl::Status AddPart(const std::string& name);
   absl::Status CheckIndex() const;
@@ -96,6 +100,10 @@ class Checkpoint {
   // model.safetensors.index.json: the part each tensor should be in; empty without one.
   absl::flat_hash_map<std::string, std::string> index_;
 };
+
+// A folder's config.json, a text_config's members lifted to the top. NOT_FOUND, INVALID_ARGUMENT (not
+// JSON), DATA_LOSS (not an object).
+absl::StatusOr<nlohmann::json> ReadModelConfigJson(FileSystem& fs, const std::string& folder);
 
 // True where `folder` holds a config.json.
 bool LooksLikeCheckpoint(FileSystem& fs, const std::string& folder);

@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "converter/huggingface/general_keys.h"
+#include "converter/huggingface/metadata_overrides.h"
+#include "converter/huggingface/tensor_map.h"
 #include "converter/huggingface/tensor_mapping.h"
 #include "converter/huggingface/tokenizer.h"
 #include "converter/huggingface/weight_rows.h"
@@ -12,8 +14,6 @@
 
 namespace odmoe {
 namespace {
-
-constexpr uint32_t kQuantizationVersion = 2;  // of ggml's block formats
 
 OutType MainOutType(const Checkpoint& checkpoint) {
   return checkpoint.main_dtype() == DType::kBF16 ? OutType::kBF16 : OutType::kF16;
@@ -29,24 +29,6 @@ absl::StatusOr<bool> IsQ4_0(const OutputTensor& tensor) {
   return !tensor.parts.empty();
 }
 
-// Chooses the tensors' formats, and the number that names the mixture. `auto` keeps what the checkpoint
-// has, and so its int4 packs where that is exact.
-absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType asked,
-                                       std::vector<OutputTensor>& tensors) {
-  constexpr uint32_t kMostlyQ4_0 = 2;
-  const OutType outtype = asked == OutType::kAuto ? MainOutType(checkpoint) : asked;
-  uint32_t file_type = GgufFileType(outtype);
-  for (OutputTensor& tensor : tensors) {
-    tensor.info.dtype = TensorFormat(outtype, tensor.info.name, tensor.info.ne);
-    if (asked != OutType::kAuto || tensor.info.dtype == DType::kF32) continue;
-    ODMOE_ASSIGN_OR_RETURN(const bool packed, IsQ4_0(tensor));
-    if (!packed) continue;
-    tensor.info.dtype = DType::kQ4_0;
-    file_type = kMostlyQ4_0;
-  }
-  return file_type;
-}
-
 int64_t PaddedVocabulary(const Architecture& architecture, const ToGgufOptions& options) {
   const int64_t size = architecture.config().vocab_size;
   if (options.pad_vocab == 0) return size;
@@ -57,6 +39,7 @@ int64_t PaddedVocabulary(const Architecture& architecture, const ToGgufOptions& 
 void PadVocabularyTensors(int64_t vocabulary_size, std::vector<OutputTensor>& tensors) {
   for (OutputTensor& tensor : tensors) {
     if (tensor.info.name != "token_embd.weight" && tensor.info.name != "output.weight") continue;
+    if (tensor.info.ne.size() != 2) continue;  // by a user's map
     const int64_t missing = vocabulary_size - tensor.info.ne[1];
     if (missing <= 0) continue;
     tensor.parts.push_back({.columns = tensor.info.ne[0], .row_count = missing});
@@ -92,7 +75,68 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(FileSystem& fs,
   return Checkpoint::OpenWithoutWeights(fs, options.folder);
 }
 
+// By config.json, or, with a map, what the user calls it.
+absl::StatusOr<std::unique_ptr<Architecture>> ChooseArchitecture(
+    const Checkpoint& checkpoint, const ToGgufOptions& options,
+    const std::vector<MetadataOverride>& overrides) {
+  const std::string where = absl::StrCat(options.folder, "/config.json");
+  if (options.tensor_map.empty()) return FindArchitecture(checkpoint.config(), where);
+  for (const MetadataOverride& entry : overrides) {
+    if (entry.key == "general.architecture") {
+      return MakeNamedArchitecture(entry.value, checkpoint.config(), where);
+    }
+  }
+  auto known = FindArchitecture(checkpoint.config(), where);
+  if (known.ok()) return known;
+  return absl::InvalidArgumentError(
+      absl::StrCat(known.status().message(),
+                   ". With a tensor map, say what it is: --metadata general.architecture=NAME"));
+}
+
+// The plan's tensors, by the architecture's rules or the user's map.
+absl::Status MapPlan(FileSystem& fs, const ToGgufOptions& options, GgufPlan& plan) {
+  if (options.tensor_map.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
+  } else {
+    ODMOE_ASSIGN_OR_RETURN(const TensorMap map, TensorMap::Read(fs, options.tensor_map));
+    ODMOE_ASSIGN_OR_RETURN(plan.tensors, map.Map(*plan.checkpoint));
+    plan.decisions = map.Text();
+  }
+  if (options.pad_vocab > 0) {
+    PadVocabularyTensors(PaddedVocabulary(*plan.architecture, options), plan.tensors);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType asked,
+                                       std::vector<OutputTensor>& tensors) {
+  constexpr uint32_t kMostlyQ4_0 = 2;
+  const OutType outtype = asked == OutType::kAuto ? MainOutType(checkpoint) : asked;
+  uint32_t file_type = GgufFileType(outtype);
+  for (OutputTensor& tensor : tensors) {
+    tensor.info.dtype = TensorFormat(outtype, tensor.info.name, tensor.info.ne);
+    if (asked != OutType::kAuto || tensor.info.dtype == DType::kF32) continue;
+    ODMOE_ASSIGN_OR_RETURN(const bool packed, IsQ4_0(tensor));
+    if (!packed) continue;
+    tensor.info.dtype = DType::kQ4_0;
+    file_type = kMostlyQ4_0;
+  }
+  return file_type;
+}
+
+absl::Status LayOut(GgufPlan& plan) {
+  ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
+  ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
+  for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;
+  plan.file_bytes = header.size();
+  if (!plan.header.tensors.empty()) {
+    const GgufTensor& last = plan.header.tensors.back();
+    plan.file_bytes += RoundUp(last.offset + last.bytes, kDefaultGgufAlignment);
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) {
   constexpr int64_t kMaxPadding = int64_t{1} << 20;
@@ -102,26 +146,18 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) 
                                                    kMaxPadding));
   }
   GgufPlan plan;
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<MetadataOverride> overrides,
+                         ReadMetadataOverrides(fs, options.metadata));
   ODMOE_ASSIGN_OR_RETURN(plan.checkpoint, OpenCheckpoint(fs, options));
-  ODMOE_ASSIGN_OR_RETURN(plan.architecture, FindArchitecture(plan.checkpoint->config(),
-                                                              absl::StrCat(options.folder,
-                                                                           "/config.json")));
-  if (!options.vocab_only) {
-    ODMOE_ASSIGN_OR_RETURN(plan.tensors, MapTensors(*plan.checkpoint, *plan.architecture));
-    PadVocabularyTensors(PaddedVocabulary(*plan.architecture, options), plan.tensors);
-  }
+  ODMOE_ASSIGN_OR_RETURN(plan.architecture,
+                         ChooseArchitecture(*plan.checkpoint, options, overrides));
+  if (!options.vocab_only) ODMOE_RETURN_IF_ERROR(MapPlan(fs, options, plan));
   ODMOE_ASSIGN_OR_RETURN(const uint32_t file_type,
                          ChooseFormats(*plan.checkpoint, options.outtype, plan.tensors));
   for (const OutputTensor& tensor : plan.tensors) plan.header.tensors.push_back(tensor.info);
   ODMOE_RETURN_IF_ERROR(BuildMetadata(plan, file_type, options, plan.header.metadata));
-  ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
-  ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
-  for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;
-  plan.file_bytes = header.size();
-  if (!plan.header.tensors.empty()) {
-    const GgufTensor& last = plan.header.tensors.back();
-    plan.file_bytes += RoundUp(last.offset + last.bytes, kDefaultGgufAlignment);
-  }
+  ODMOE_RETURN_IF_ERROR(ApplyMetadataOverrides(overrides, plan.header.metadata));
+  ODMOE_RETURN_IF_ERROR(LayOut(plan));
   return plan;
 }
 

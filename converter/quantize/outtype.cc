@@ -29,6 +29,9 @@ const OutTypeRow& RowOf(OutType outtype) {
 }
 
 bool StaysF32(absl::string_view name, const std::vector<int64_t>& ne) {
+  if (ne.size() > 1 && (absl::EndsWith(name, ".lora_a") || absl::EndsWith(name, ".lora_b"))) {
+    return false;
+  }
   return ne.size() <= 1 || !absl::EndsWith(name, ".weight") ||
          absl::EndsWith(name, "_norm.weight") || absl::EndsWith(name, ".ffn_gate_inp.weight") ||
          absl::EndsWith(name, ".ffn_gate_inp_shexp.weight");

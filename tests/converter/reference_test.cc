@@ -24,9 +24,12 @@ constexpr const char* kCheckpoints[] = {
     "olmoe",     "llama2",         "llama3",         "mistral",       "qwen2",   "qwen3"};
 
 std::unique_ptr<GgufReader> Convert(const std::string& checkpoint, const std::string& destination,
-                                    const std::string& outtype) {
-  const auto plan = PlanConversion(
-      {.source = checkpoint, .destination = destination, .outtype = outtype});
+                                    const std::string& outtype,
+                                    const std::string& base_model = "") {
+  const auto plan = PlanConversion({.source = checkpoint,
+                                    .destination = destination,
+                                    .outtype = outtype,
+                                    .base_model = base_model});
   EXPECT_TRUE(plan.ok()) << plan.status();
   if (!plan.ok()) return nullptr;
   EXPECT_EQ(RunConversion(*plan, nullptr, nullptr), absl::OkStatus());
@@ -36,8 +39,9 @@ std::unique_ptr<GgufReader> Convert(const std::string& checkpoint, const std::st
 // [name, type, value], as the fixtures have a key.
 nlohmann::json KeyRow(const std::string& name, const GgufValue& value) {
   if (value.is_array) {
-    return {name, absl::StrCat(GgufTypeName(value.type), "s"),
-            std::get<std::vector<std::string>>(value.array)};
+    nlohmann::json row = {name, absl::StrCat(GgufTypeName(value.type), "s")};
+    std::visit([&](const auto& elements) { row.push_back(elements); }, value.array);
+    return row;
   }
   nlohmann::json row = {name, std::string(GgufTypeName(value.type))};
   if (value.type == GgufType::kBool) {
@@ -105,6 +109,26 @@ TEST_P(ReferenceTest, GivesTheReferenceConvertersFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, ReferenceTest, testing::ValuesIn(kCheckpoints),
+                         [](const auto& info) { return std::string(info.param); });
+
+class AdapterReferenceTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(AdapterReferenceTest, GivesTheReferenceConvertersFile) {
+  const MadeCheckpoint made(GetParam());
+  TemporaryDirectory folder;
+  const std::string adapter = made.WriteAdapter(folder);
+  for (const std::string outtype : {"f32", "f16", "bf16", "q8_0"}) {
+    SCOPED_TRACE(outtype);
+    const auto reader =
+        Convert(adapter, folder / (outtype + ".gguf"), outtype, folder / "base");
+    ASSERT_NE(reader, nullptr);
+    ExpectReferenceKeys(*reader, made.fixture(), outtype);
+    ExpectReferenceTensors(*reader, made.fixture(), outtype);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Adapters, AdapterReferenceTest,
+                         testing::Values("lora_llama3", "lora_qwen3moe", "lora_deepseek3"),
                          [](const auto& info) { return std::string(info.param); });
 
 // The values of Q4_0 blocks, as F32.

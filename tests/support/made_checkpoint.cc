@@ -119,4 +119,13 @@ std::string MadeCheckpoint::Write(const TemporaryDirectory& parent,
   return folder;
 }
 
+std::string MadeCheckpoint::WriteAdapter(const TemporaryDirectory& parent) const {
+  const std::string folder = Write(parent, "adapter_model.safetensors");
+  std::filesystem::rename(folder + "/config.json", folder + "/adapter_config.json");
+  std::filesystem::create_directories(parent / "base");
+  const MadeCheckpoint base(fixture_["base"].get<std::string>());
+  WriteFileOrDie(parent / "base/config.json", base.config.dump());
+  return folder;
+}
+
 }  // namespace odmoe

@@ -35,6 +35,8 @@ class MadeCheckpoint {
   // given, all of the tensors in one file.
   std::string Write(const TemporaryDirectory& parent,
                     const std::string& weights = "model.safetensors") const;
+  // The same for an adapter, and its base model's config.json in a folder "base" beside it.
+  std::string WriteAdapter(const TemporaryDirectory& parent) const;
 
  private:
   nlohmann::json fixture_;

@@ -25,6 +25,21 @@ void AddConvertFlags(CLI::App& command, ConvertSpec& spec) {
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   command
+      .add_option("--tensor-map", spec.tensor_map,
+                  "For architectures that are not known: a JSON object of the tensors' patterns and "
+                  "their GGUF names, {} for a number; null leaves a tensor out")
+      ->type_name("FILE");
+  command
+      .add_option("--metadata", spec.metadata,
+                  "Set a key of the GGUF file; VALUE may begin with its type, as in u32:5. Or a file "
+                  "of such lines. May be given more than once")
+      ->type_name("KEY=VALUE|FILE")
+      ->allow_extra_args(false);
+  command
+      .add_option("--base", spec.base_model,
+                  "Of a LoRA adapter: the folder with its base model's config.json")
+      ->type_name("DIR");
+  command
       .add_option_function<std::string>(
           "--split-max-size",
           [&spec](const std::string& size) { spec.split_max_bytes = *ParseSplitSize(size); },

@@ -19,7 +19,7 @@ absl::Status CheckNoOtherFiles(const ConvertSpec& spec) {
   for (const std::string& entry : spec.metadata) files = files || !absl::StrContains(entry, '=');
   if (!files) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      "--transfer sends the source alone: give no --tensor-map, --base-model or metadata file, or "
+      "--transfer sends the source alone: give no --tensor-map, --base or metadata file, or "
       "upload them yourself (odmoe upload) and submit a job (odmoe jobs submit)");
 }
 

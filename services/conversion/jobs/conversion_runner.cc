@@ -194,7 +194,7 @@ absl::StatusOr<StepResult> ConversionRunner::RunStep(
 }
 
 absl::Status ConversionRunner::CheckOffered(const StepSpec& step) const {
-  if (const auto* convert = std::get_if<ConvertSpec>(&step)) return CheckConvertible(*convert);
+  if (std::holds_alternative<ConvertSpec>(step)) return absl::OkStatus();
   const bool offered =
       std::holds_alternative<MergeSpec>(step)    ? bool(functions_.merge)
       : std::holds_alternative<VerifySpec>(step) ? bool(functions_.verify)
