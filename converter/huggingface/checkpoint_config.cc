@@ -69,7 +69,7 @@ absl::Status ReadFlag(const JsonObject& object, const char* key, bool& value) {
   return absl::OkStatus();
 }
 
-absl::Status ReadRopeScaling(const JsonObject& scaling, RopeConfig& rope) {
+absl::Status ReadRopeScaling(const JsonObject& scaling, RopeSettings& rope) {
   const char* type_key = scaling.Has("rope_type") ? "rope_type" : "type";
   if (scaling.Has(type_key)) {
     ODMOE_ASSIGN_OR_RETURN(rope.type, scaling.String(type_key));
@@ -98,7 +98,7 @@ absl::Status ReadRopeScaling(const JsonObject& scaling, RopeConfig& rope) {
 }
 
 // Newer files call it rope_parameters and put rope_theta inside.
-absl::Status ReadRope(const JsonObject& object, RopeConfig& rope) {
+absl::Status ReadRope(const JsonObject& object, RopeSettings& rope) {
   const bool newer = object.value().contains("rope_parameters");
   const char* key = newer ? "rope_parameters" : "rope_scaling";
   if (object.Has(key)) {

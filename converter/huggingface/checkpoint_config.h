@@ -14,7 +14,7 @@
 namespace odmoe {
 
 // How positions are encoded: rope_parameters, or rope_scaling in older files.
-struct RopeConfig {
+struct RopeSettings {
   std::string type = "default";  // "default", "linear", "dynamic", "yarn", "llama3"
   std::optional<double> theta;
   std::optional<double> factor;  // above 0
@@ -53,7 +53,7 @@ struct CheckpointConfig {
   bool has_selection_bias = false;          // topk_method "noaux_tc"
   bool tie_word_embeddings = false;
   std::optional<double> rms_norm_eps;
-  RopeConfig rope;
+  RopeSettings rope;
 
   // Elements of an attention head.
   int64_t HeadWidth() const {

@@ -20,7 +20,7 @@ void AddSizes(const CheckpointConfig& c, KeyWriter& keys) {
   keys.Int("attention.head_count_kv", Positive(c.num_key_value_heads));
 }
 
-void AddRope(const RopeConfig& rope, KeyWriter& keys) {
+void AddRope(const RopeSettings& rope, KeyWriter& keys) {
   if (rope.type == "linear" || rope.type == "yarn") {
     keys.Text("rope.scaling.type", rope.type);
     keys.Float("rope.scaling.factor", rope.factor);

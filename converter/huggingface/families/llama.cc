@@ -45,7 +45,7 @@ constexpr NameRule kMixtral[] = {
 // How much slower each rotary pair of Llama 3.1 turns: 1 for fast ones, `factor` for slow ones, and a
 // smooth passage between. In single precision, operation by operation as the reference converter, whose
 // a / b is the reciprocal of b times a.
-std::vector<float> RopeFactors(const RopeConfig& rope, int64_t head_width) {
+std::vector<float> RopeFactors(const RopeSettings& rope, int64_t head_width) {
   const float base = static_cast<float>(rope.theta.value_or(10000.0));
   const double factor = rope.factor.value_or(8.0);
   const double low = rope.low_freq_factor.value_or(1.0);
