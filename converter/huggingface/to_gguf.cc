@@ -129,7 +129,10 @@ absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType ask
 absl::Status LayOut(GgufPlan& plan) {
   ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(plan.header));
   ODMOE_ASSIGN_OR_RETURN(const std::string header, EncodeGgufHeader(plan.header));
-  for (const GgufTensor& tensor : plan.header.tensors) plan.data_bytes += tensor.bytes;
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    plan.tensors[i].info = plan.header.tensors[i];
+    plan.data_bytes += plan.header.tensors[i].bytes;
+  }
   plan.file_bytes = header.size();
   if (!plan.header.tensors.empty()) {
     const GgufTensor& last = plan.header.tensors.back();

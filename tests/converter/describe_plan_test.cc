@@ -35,6 +35,7 @@ TEST(DescribePlanTest, TellsEachTensorsFormatsAndTheTotals) {
     EXPECT_EQ(tensor.shape.size(), 3u);
   }
   EXPECT_TRUE(found);
+  EXPECT_GT(bytes, uint64_t{11} << 20);  // 10.9 M numbers in blocks of 34 bytes for 32
   EXPECT_EQ(description.data_bytes, bytes);
   uint64_t summed = 0;
   std::vector<std::string> formats;
