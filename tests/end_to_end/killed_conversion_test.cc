@@ -88,7 +88,8 @@ int64_t Kills() {
 #else
   int64_t kills = 50;
 #endif
-  if (const char* asked = std::getenv("ODMOE_KILLS")) EXPECT_TRUE(absl::SimpleAtoi(asked, &kills));
+  const char* asked = std::getenv("ODMOE_KILLS");
+  if (asked != nullptr) { EXPECT_TRUE(absl::SimpleAtoi(asked, &kills)); }
   return kills;
 }
 
