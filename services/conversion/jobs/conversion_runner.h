@@ -55,9 +55,9 @@ class ConversionRunner {
   // PlanConversion for the errors.
   absl::Status Plan(const NewJob& job) const;
 
-  // Runs one step of a claimed job. `on_progress` is called on the calling thread, as often as the
-  // work reports. CANCELLED: asked to stop, and nothing partial is left, unless the cancellation
-  // keeps work.
+  // Runs one step of a claimed job. `on_progress` is called from the threads that do the work, one
+  // call at a time, as often as they report. CANCELLED: asked to stop, and nothing partial is left,
+  // unless the cancellation keeps work.
   absl::StatusOr<StepResult> RunStep(
       const ClaimedJob& job, size_t step, const Cancellation& cancellation,
       const std::function<void(const JobProgress&)>& on_progress) const;
