@@ -32,7 +32,9 @@ static_assert(sizeof(BlockQ8_0) == 34);
 // UNIMPLEMENTED: another format. INVALID_ARGUMENT: not whole blocks.
 absl::Status EncodeRow(DType dtype, absl::Span<const float> values, std::byte* out);
 
-// The inverse, for the same formats. `in` need not be aligned.
+// The values of a row, bit-equal to ggml's reference for any bytes. Reads exactly RowBytes(dtype,
+// values.size()) from `in`, which need not be aligned.
+// UNIMPLEMENTED names a format that has no decoder. INVALID_ARGUMENT: not whole blocks.
 absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> values);
 
 }  // namespace odmoe
