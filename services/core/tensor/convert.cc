@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/tensor/decoders.h"
 
 namespace odmoe {
 
@@ -80,15 +81,6 @@ void EncodeQ8_0(absl::Span<const float> values, std::byte* out) {
   }
 }
 
-void DecodeQ8_0(const std::byte* in, absl::Span<float> values) {
-  constexpr size_t kElements = BlockQ8_0::kElements;
-  for (size_t b = 0; b < values.size() / kElements; ++b) {
-    const auto block = LoadAt<BlockQ8_0>(in, b);
-    const float d = F16ToF32(block.d);
-    for (size_t i = 0; i < kElements; ++i) values[b * kElements + i] = d * block.qs[i];
-  }
-}
-
 absl::Status NoCodec(DType dtype) {
   return absl::UnimplementedError(
       absl::StrCat("no conversion between float and ", Info(dtype).name));
@@ -128,12 +120,24 @@ absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> value
     case DType::kBF16:
       for (size_t i = 0; i < values.size(); ++i) values[i] = BF16ToF32(LoadAt<uint16_t>(in, i));
       return absl::OkStatus();
-    case DType::kQ8_0:
-      DecodeQ8_0(in, values);
-      return absl::OkStatus();
     default:
-      return NoCodec(dtype);
+      break;
   }
+  const BlockDecoder decode = FindBlockDecoder(dtype);
+  if (decode == nullptr) return NoCodec(dtype);
+  const DTypeInfo& info = Info(dtype);
+  const auto* block = reinterpret_cast<const uint8_t*>(in);
+  for (size_t i = 0; i < values.size(); i += info.block_elements, block += info.block_bytes) {
+    decode(block, values.data() + i);
+  }
+  return absl::OkStatus();
+}
+
+BlockDecoder FindBlockDecoder(DType dtype) {
+  for (const auto find : {&FindSmallBlockDecoder, &FindSuperBlockDecoder}) {
+    if (const BlockDecoder decode = find(dtype)) return decode;
+  }
+  return nullptr;
 }
 
 }  // namespace odmoe
