@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "services/core/tensor/block_formats.h"
 #include "services/core/tensor/convert.h"
 #include "services/inference/kernels/simd.h"
 
@@ -192,6 +193,49 @@ inline void DotQ8_0(const std::byte* row, int64_t columns, const std::byte* cons
   }
 }
 
+// Any block format that core/tensor decodes: a strip of weights is decoded to floats and multiplied as
+// those, strip after strip, so that the order of additions depends on the length alone. A strip is
+// whole blocks of every format.
+inline void DotDecoded(DType dtype, const std::byte* row, int64_t columns,
+                       const std::byte* const* x, int64_t tokens, float* out, int64_t out_stride) {
+  constexpr int64_t kStrip = kSuperBlock;
+  constexpr int64_t kTokens = 8;  // that share a decoded strip; MatMul brings no more
+  const BlockDecoder decode = FindBlockDecoder(dtype);
+  const DTypeInfo& info = Info(dtype);
+  alignas(64) float weights[kStrip];
+  for (int64_t t = 0; t < tokens; t += kTokens) {
+    const int64_t count = HWY_MIN(kTokens, tokens - t);
+    const auto* block = reinterpret_cast<const uint8_t*>(row);
+    float sums[kTokens] = {};
+    for (int64_t i = 0; i < columns; i += kStrip) {
+      const int64_t length = HWY_MIN(kStrip, columns - i);
+      for (int64_t k = 0; k < length; k += info.block_elements, block += info.block_bytes) {
+        decode(block, weights + k);
+      }
+      const std::byte* strips[kTokens];
+      for (int64_t k = 0; k < count; ++k) strips[k] = x[t + k] + i * sizeof(float);
+      float parts[kTokens];
+      DotWidening<float>(reinterpret_cast<const std::byte*>(weights), length, strips, count, parts,
+                         1);
+      for (int64_t k = 0; k < count; ++k) sums[k] += parts[k];
+    }
+    for (int64_t k = 0; k < count; ++k) out[(t + k) * out_stride] = sums[k];
+  }
+}
+
+template <DType kWeights>
+void DotDecodedAs(const std::byte* row, int64_t columns, const std::byte* const* x, int64_t tokens,
+                  float* out, int64_t out_stride) {
+  DotDecoded(kWeights, row, columns, x, tokens, out, out_stride);
+}
+
+// None where the format has no decoder.
+template <DType kWeights>
+DotKernel DecodedKernel() {
+  if (FindBlockDecoder(kWeights) == nullptr) return {};
+  return {ActivationForm::kF32, &DotDecodedAs<kWeights>};
+}
+
 // The table later formats are added to: a weight format, what it wants, its dot product.
 inline DotKernel FindDot(DType weights) {
   switch (weights) {
@@ -203,6 +247,48 @@ inline DotKernel FindDot(DType weights) {
       return {ActivationForm::kF32, &DotWidening<hwy::bfloat16_t>};
     case DType::kQ8_0:
       return {ActivationForm::kQ8, &DotQ8_0};
+    case DType::kQ4_0:
+      return DecodedKernel<DType::kQ4_0>();
+    case DType::kQ4_1:
+      return DecodedKernel<DType::kQ4_1>();
+    case DType::kQ5_0:
+      return DecodedKernel<DType::kQ5_0>();
+    case DType::kQ5_1:
+      return DecodedKernel<DType::kQ5_1>();
+    case DType::kQ2_K:
+      return DecodedKernel<DType::kQ2_K>();
+    case DType::kQ3_K:
+      return DecodedKernel<DType::kQ3_K>();
+    case DType::kQ4_K:
+      return DecodedKernel<DType::kQ4_K>();
+    case DType::kQ5_K:
+      return DecodedKernel<DType::kQ5_K>();
+    case DType::kQ6_K:
+      return DecodedKernel<DType::kQ6_K>();
+    case DType::kIQ4_NL:
+      return DecodedKernel<DType::kIQ4_NL>();
+    case DType::kIQ4_XS:
+      return DecodedKernel<DType::kIQ4_XS>();
+    case DType::kMXFP4:
+      return DecodedKernel<DType::kMXFP4>();
+    case DType::kQ1_0:
+      return DecodedKernel<DType::kQ1_0>();
+    case DType::kQ2_0:
+      return DecodedKernel<DType::kQ2_0>();
+    case DType::kIQ2_XXS:
+      return DecodedKernel<DType::kIQ2_XXS>();
+    case DType::kIQ2_XS:
+      return DecodedKernel<DType::kIQ2_XS>();
+    case DType::kIQ2_S:
+      return DecodedKernel<DType::kIQ2_S>();
+    case DType::kIQ3_XXS:
+      return DecodedKernel<DType::kIQ3_XXS>();
+    case DType::kIQ3_S:
+      return DecodedKernel<DType::kIQ3_S>();
+    case DType::kIQ1_S:
+      return DecodedKernel<DType::kIQ1_S>();
+    case DType::kIQ1_M:
+      return DecodedKernel<DType::kIQ1_M>();
     default:
       return {};
   }

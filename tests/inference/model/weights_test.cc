@@ -79,10 +79,10 @@ TEST_F(WeightsTest, RefusesExpertsOfAnotherShape) {
 
 TEST_F(WeightsTest, RefusesExpertsNoKernelMultipliesBy) {
   std::vector<LayerExperts> layers = catalog_.layers();
-  layers[0].layout = *MakeExpertLayout(DType::kQ4_0, DType::kQ4_0, DType::kQ4_0, 256, 128);
+  layers[0].layout = *MakeExpertLayout(DType::kNVFP4, DType::kNVFP4, DType::kNVFP4, 256, 128);
   layers[0].xxh3.clear();
   catalog_ = *ExpertCatalog::Create("digest", layers);
-  EXPECT_THAT(MessageFor(config_, absl::StatusCode::kUnimplemented), HasSubstr("q4_0"));
+  EXPECT_THAT(MessageFor(config_, absl::StatusCode::kUnimplemented), HasSubstr("nvfp4"));
 }
 
 }  // namespace
