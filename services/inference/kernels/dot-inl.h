@@ -269,6 +269,10 @@ inline DotKernel FindDot(DType weights) {
       return DecodedKernel<DType::kIQ4_NL>();
     case DType::kIQ4_XS:
       return DecodedKernel<DType::kIQ4_XS>();
+    case DType::kTQ1_0:
+      return DecodedKernel<DType::kTQ1_0>();
+    case DType::kTQ2_0:
+      return DecodedKernel<DType::kTQ2_0>();
     case DType::kMXFP4:
       return DecodedKernel<DType::kMXFP4>();
     case DType::kQ1_0:

@@ -17,7 +17,8 @@ namespace {
 constexpr DType kFormats[] = {
     DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0,   DType::kQ4_1,
     DType::kQ5_0, DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K,   DType::kQ5_K,
-    DType::kQ6_K, DType::kQ1_0, DType::kQ2_0, DType::kMXFP4, DType::kIQ4_NL, DType::kIQ4_XS};
+    DType::kQ6_K, DType::kQ1_0, DType::kQ2_0, DType::kMXFP4, DType::kIQ4_NL,
+    DType::kIQ4_XS, DType::kTQ1_0, DType::kTQ2_0};
 constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
 
 std::vector<float> RandomFloats(size_t n, uint32_t seed) {

@@ -117,7 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
     EachFormat, EveryFormatTest,
     testing::Values(DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0,
                     DType::kQ5_1, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K,
-                    DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4),
+                    DType::kQ6_K, DType::kIQ4_NL, DType::kMXFP4, DType::kTQ1_0, DType::kTQ2_0),
     [](const auto& info) { return std::string(Info(info.param).name); });
 
 }  // namespace
