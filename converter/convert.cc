@@ -15,11 +15,11 @@
 #include "converter/huggingface/gguf_output.h"
 #include "converter/huggingface/lora.h"
 #include "converter/huggingface/to_gguf.h"
+#include "converter/output/free_disk.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"
 #include "converter/split/split.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/base/units.h"
 #include "services/core/formats/gguf_model.h"
 
 namespace odmoe {
@@ -227,17 +227,6 @@ std::vector<PlannedTensor> TensorsOf(const Conversion& conversion) {
   return tensors;
 }
 
-// What an earlier run has written need not fit once more.
-absl::Status CheckDisk(FileSystem& fs, const ConvertPlan& plan, uint64_t written_bytes) {
-  ODMOE_ASSIGN_OR_RETURN(const uint64_t free_bytes, fs.FreeBytes(plan.options.destination));
-  const uint64_t needed = plan.disk_bytes - std::min(plan.disk_bytes, written_bytes);
-  if (needed <= free_bytes) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("too little disk space for ", plan.options.destination, ": ",
-                   FormatBytes(needed), " (", needed, " bytes) needed, ", FormatBytes(free_bytes),
-                   " (", free_bytes, " bytes) free"));
-}
-
 }  // namespace
 
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
@@ -259,7 +248,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
     ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(conversion->output, fs));
   }
   plan.resumed_bytes = unfinished.done_bytes;
-  ODMOE_RETURN_IF_ERROR(CheckDisk(fs, plan, unfinished.disk_bytes));
+  ODMOE_RETURN_IF_ERROR(
+      CheckFreeDisk(fs, options.destination, plan.disk_bytes, unfinished.disk_bytes));
   return plan;
 }
 

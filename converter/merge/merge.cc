@@ -1,8 +1,7 @@
 #include "converter/merge/merge.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
+#include "converter/output/free_disk.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"
 #include "converter/verify/verify.h"
@@ -37,13 +36,7 @@ absl::Status CheckDisk(FileSystem& fs, const OutputPlan& output, bool restart) {
   if (!restart) {
     ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(output, fs));
   }
-  const uint64_t bytes = output.files[0].bytes;
-  const uint64_t needed = bytes - std::min(bytes, unfinished.disk_bytes);
-  ODMOE_ASSIGN_OR_RETURN(const uint64_t free_bytes, fs.FreeBytes(output.destination));
-  if (needed <= free_bytes) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("too little disk space for ",
-                                                    output.destination, ": ", needed,
-                                                    " bytes needed, ", free_bytes, " free"));
+  return CheckFreeDisk(fs, output.destination, output.files[0].bytes, unfinished.disk_bytes);
 }
 
 }  // namespace

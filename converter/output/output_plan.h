@@ -28,7 +28,8 @@ struct OutputPart {
   const RandomAccessFile* file = nullptr;
   uint64_t offset = 0;
   // Where `file` is null: gives all `bytes` in order, a few MiB at a time at most. Called on any
-  // thread, at the same time as other parts'; gives the same bytes every time.
+  // thread, at the same time as other parts'; gives the same bytes every time. Empty for an item that
+  // a group makes.
   std::function<absl::Status(const ByteSink&)> make;
 };
 
@@ -40,6 +41,14 @@ struct OutputItem {
   std::vector<OutputPart> parts;
 
   uint64_t bytes() const;
+};
+
+// Items, of the same file or others, that are made together out of one reading of their source.
+struct OutputGroup {
+  std::vector<uint32_t> items;  // by their numbers: all items by file, then item
+  // Gives each item's sink its bytes, in order; an empty sink is that of an item that is there. Called
+  // as OutputPart::make is.
+  std::function<absl::Status(absl::Span<const ByteSink> sinks)> make;
 };
 
 // A file of known size: a header, and items that do not overlap; what is between reads as zeros.
@@ -69,6 +78,7 @@ struct OutputPlan {
   // Those without the journal in them hold nothing but this output. None for files on their own.
   std::vector<std::string> folders;
   std::vector<OutputFile> files;
+  std::vector<OutputGroup> groups;  // no item is in two of them
   // XXH3-64 of every item, by file, then item. Gives the texts; empty: there are none.
   std::function<absl::StatusOr<std::vector<OutputText>>(absl::Span<const uint64_t> hashes)> texts;
   OutputFingerprint fingerprint = {0, 0};

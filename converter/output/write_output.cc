@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -100,10 +101,15 @@ class OutputRun {
   uint64_t missing_bytes() const { return missing_bytes_.load(); }
 
  private:
-  struct Task {
+  struct TaskItem {
     uint32_t number;
     uint32_t file;
     const OutputItem* item;
+  };
+  // What a worker takes as one: an item, or those of a group that are not done.
+  struct Task {
+    std::vector<TaskItem> items;  // of a group: as there
+    const OutputGroup* group = nullptr;
   };
 
   // Begins a new journal or goes on with the one that is there.
@@ -133,18 +139,27 @@ class OutputRun {
     return journal_->Sync();
   }
 
+  // A group stands where its first item would.
   std::vector<Task> ListTasks() {
+    std::vector<const OutputGroup*> group_of(content_.items.size(), nullptr);
+    for (const OutputGroup& group : plan_.groups) {
+      for (const uint32_t item : group.items) group_of[item] = &group;
+    }
     std::vector<Task> tasks;
+    absl::flat_hash_map<const OutputGroup*, size_t> task_of;
     uint32_t number = 0;
     uint64_t resumed = 0;
     for (size_t file = 0; file < plan_.files.size(); ++file) {
       for (const OutputItem& item : plan_.files[file].items) {
-        if (content_.items[number].state == ItemRecord::State::kSynced) {
+        const TaskItem made{number, static_cast<uint32_t>(file), &item};
+        const OutputGroup* group = group_of[number];
+        if (content_.items[number++].state == ItemRecord::State::kSynced) {
           resumed += item.bytes();
-        } else {
-          tasks.push_back({number, static_cast<uint32_t>(file), &item});
+          continue;
         }
-        ++number;
+        const bool first = group == nullptr || task_of.try_emplace(group, tasks.size()).second;
+        if (first) tasks.push_back({.group = group});
+        tasks[group == nullptr ? tasks.size() - 1 : task_of.at(group)].items.push_back(made);
       }
     }
     progress_.Resume(resumed);
@@ -180,24 +195,60 @@ class OutputRun {
 
   absl::Status Do(const Task& task, ItemWriter& writer, PartialFiles& files, SyncQueue& queue) {
     ODMOE_RETURN_IF_ERROR(progress_.CheckCancelled());
-    ODMOE_ASSIGN_OR_RETURN(const std::shared_ptr<WritableFile> file, files.Use(task.file));
-    ItemRecord& record = content_.items[task.number];
-    if (record.state == ItemRecord::State::kWritten) {
-      ODMOE_ASSIGN_OR_RETURN(const bool kept, IsThere(task, writer, record.hash));
-      if (!kept) record.state = ItemRecord::State::kMissing;
+    std::vector<std::shared_ptr<WritableFile>> opened;
+    bool missing = false;
+    for (const TaskItem& item : task.items) {
+      ODMOE_ASSIGN_OR_RETURN(opened.emplace_back(), files.Use(item.file));
+      ItemRecord& record = content_.items[item.number];
+      if (record.state == ItemRecord::State::kWritten) {
+        ODMOE_ASSIGN_OR_RETURN(const bool kept, IsThere(item, writer, record.hash));
+        if (!kept) record.state = ItemRecord::State::kMissing;
+      }
+      missing |= record.state == ItemRecord::State::kMissing;
     }
-    if (record.state == ItemRecord::State::kMissing) {
-      ODMOE_ASSIGN_OR_RETURN(record.hash, writer.Write(*task.item, *file));
+    if (missing) {
+      ODMOE_RETURN_IF_ERROR(task.group == nullptr ? WriteItem(task.items[0], writer, *opened[0])
+                                                  : WriteGroup(task, writer, opened));
     }
-    const uint64_t bytes = task.item->bytes();
-    ODMOE_RETURN_IF_ERROR(queue.Written(file, bytes, task.number, record.hash));
-    missing_bytes_ -= bytes;
-    files.ItemDone(task.file);
+    for (size_t i = 0; i < task.items.size(); ++i) {
+      const TaskItem& item = task.items[i];
+      const uint64_t bytes = item.item->bytes();
+      ODMOE_RETURN_IF_ERROR(
+          queue.Written(opened[i], bytes, item.number, content_.items[item.number].hash));
+      missing_bytes_ -= bytes;
+      files.ItemDone(item.file);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteItem(const TaskItem& item, ItemWriter& writer, WritableFile& file) {
+    ODMOE_ASSIGN_OR_RETURN(content_.items[item.number].hash, writer.Write(*item.item, file));
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteGroup(const Task& task, ItemWriter& writer,
+                          const std::vector<std::shared_ptr<WritableFile>>& opened) {
+    std::vector<ItemWriter::Place> places(task.group->items.size());
+    std::vector<const TaskItem*> written(places.size(), nullptr);
+    for (size_t i = 0; i < task.items.size(); ++i) {
+      const TaskItem& item = task.items[i];
+      if (content_.items[item.number].state != ItemRecord::State::kMissing) continue;
+      const auto& numbers = task.group->items;
+      const size_t place = static_cast<size_t>(
+          std::find(numbers.begin(), numbers.end(), item.number) - numbers.begin());
+      places[place] = {item.item, opened[i].get()};
+      written[place] = &item;
+    }
+    ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> hashes,
+                           writer.WriteTogether(places, task.group->make));
+    for (size_t i = 0; i < written.size(); ++i) {
+      if (written[i] != nullptr) content_.items[written[i]->number].hash = hashes[i];
+    }
     return absl::OkStatus();
   }
 
   // Whether the bytes an earlier run recorded, and did not see reach the disk, are in the file.
-  absl::StatusOr<bool> IsThere(const Task& task, ItemWriter& writer, uint64_t hash) {
+  absl::StatusOr<bool> IsThere(const TaskItem& task, ItemWriter& writer, uint64_t hash) {
     const auto file = fs_.OpenForRead(PartialPath(plan_.files[task.file].path));
     if (!file.ok()) return false;
     absl::StatusOr<bool> matches = writer.Matches(*task.item, **file, hash);
