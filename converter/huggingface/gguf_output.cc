@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/strip.h"
+#include "converter/gguf_shards.h"
 #include "converter/huggingface/tensor_ranges.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
@@ -19,47 +16,6 @@ namespace {
 
 // What an interruption costs at most, and enough for several workers to share one huge tensor.
 constexpr uint64_t kItemBytes = 32 * kMiB;
-
-// A file of the output and the plan's tensors in it.
-struct Shard {
-  GgufHeader header;
-  size_t first_tensor = 0;
-};
-
-GgufValue U16(uint64_t value) { return {.type = GgufType::kU16, .scalar = value}; }
-
-absl::StatusOr<std::vector<Shard>> CutIntoShards(const GgufPlan& gguf, uint64_t max_bytes) {
-  std::vector<Shard> shards(1);
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < gguf.tensors.size(); ++i) {
-    const GgufTensor& tensor = gguf.header.tensors[i];
-    const bool full = bytes > max_bytes || tensor.bytes > max_bytes - bytes;
-    if (max_bytes > 0 && full && !shards.back().header.tensors.empty()) {
-      shards.push_back({.first_tensor = i});
-      bytes = 0;
-    }
-    bytes += tensor.bytes;
-    shards.back().header.tensors.push_back(tensor);
-  }
-  if (shards.size() > std::numeric_limits<uint16_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "shards of at most ", max_bytes, " bytes would be ", shards.size(), "; GGUF allows ",
-        std::numeric_limits<uint16_t>::max()));
-  }
-  shards[0].header.metadata = gguf.header.metadata;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    GgufHeader& header = shards[i].header;
-    header.version = gguf.header.version;
-    if (shards.size() > 1) {
-      header.metadata.Set("split.no", U16(i));
-      header.metadata.Set("split.count", U16(shards.size()));
-      header.metadata.Set("split.tensors.count",
-                          GgufValue::I32(static_cast<int32_t>(gguf.tensors.size())));
-    }
-    ODMOE_RETURN_IF_ERROR(LayOutGgufTensors(header));
-  }
-  return shards;
-}
 
 absl::Status AddItems(const OutputTensor& tensor, uint64_t offset, OutputFile& file) {
   ODMOE_ASSIGN_OR_RETURN(std::vector<OutputTensor> cuts, CutTensor(tensor, kItemBytes));
@@ -76,17 +32,11 @@ absl::Status AddItems(const OutputTensor& tensor, uint64_t offset, OutputFile& f
   return absl::OkStatus();
 }
 
-absl::StatusOr<OutputFile> PlanShard(const GgufPlan& gguf, const Shard& shard, std::string path) {
-  OutputFile file{.path = std::move(path)};
-  ODMOE_ASSIGN_OR_RETURN(std::string header, EncodeGgufHeader(shard.header));
-  const uint64_t data_offset = header.size();
-  file.bytes = data_offset;
-  file.header = std::make_shared<const std::string>(std::move(header));
+absl::StatusOr<OutputFile> PlanShard(const GgufPlan& gguf, const GgufShard& shard) {
+  ODMOE_ASSIGN_OR_RETURN(OutputFile file, PlanGgufFile(shard));
   for (size_t i = 0; i < shard.header.tensors.size(); ++i) {
-    const GgufTensor& tensor = shard.header.tensors[i];
-    ODMOE_RETURN_IF_ERROR(
-        AddItems(gguf.tensors[shard.first_tensor + i], data_offset + tensor.offset, file));
-    file.bytes = data_offset + RoundUp(tensor.offset + tensor.bytes, kDefaultGgufAlignment);
+    const uint64_t offset = file.header->size() + shard.header.tensors[i].offset;
+    ODMOE_RETURN_IF_ERROR(AddItems(gguf.tensors[shard.first_tensor + i], offset, file));
   }
   return file;
 }
@@ -147,14 +97,11 @@ std::vector<const RandomAccessFile*> WeightFiles(const Checkpoint& checkpoint) {
 absl::StatusOr<OutputPlan> PlanGgufOutput(const GgufPlan& gguf, const std::string& path,
                                           uint64_t split_max_bytes, absl::string_view options) {
   OutputPlan plan{.destination = path, .journal_path = JournalPath(path, /*is_file=*/true)};
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<Shard> shards, CutIntoShards(gguf, split_max_bytes));
-  const absl::string_view prefix = absl::StripSuffix(path, ".gguf");
-  for (size_t i = 0; i < shards.size(); ++i) {
-    std::string shard_path =
-        shards.size() == 1 ? path
-                           : absl::StrFormat("%s-%05d-of-%05d.gguf", prefix, i + 1, shards.size());
-    ODMOE_ASSIGN_OR_RETURN(OutputFile file, PlanShard(gguf, shards[i], std::move(shard_path)));
-    plan.files.push_back(std::move(file));
+  const std::vector<size_t> counts = CountTensorsBySize(gguf.header.tensors, split_max_bytes);
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<GgufShard> shards,
+                         CutIntoShards(gguf.header, counts, path));
+  for (const GgufShard& shard : shards) {
+    ODMOE_ASSIGN_OR_RETURN(plan.files.emplace_back(), PlanShard(gguf, shard));
   }
   ODMOE_RETURN_IF_ERROR(SetFingerprint(plan, options, WeightFiles(*gguf.checkpoint)));
   return plan;
