@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "clients/cpp/retry_patience.h"
 #include "odmoe/conversion/v1/conversion_service.grpc.pb.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/codec/number_codec.h"
@@ -27,11 +28,7 @@ namespace {
 namespace v1 = ::odmoe::conversion::v1;
 namespace fs = std::filesystem;
 
-constexpr absl::Duration kCallTimeout = absl::Seconds(60);
-constexpr absl::Duration kPatience = absl::Seconds(30);  // without a byte getting through
-constexpr absl::Duration kFirstPause = absl::Milliseconds(200);
-constexpr absl::Duration kLongestPause = absl::Seconds(2);
-constexpr absl::Duration kNap = absl::Milliseconds(50);
+constexpr absl::Duration kTransferCallTimeout = absl::Seconds(60);
 constexpr size_t kChunkBytes = 1 << 20;
 
 bool IsCancelled(const TransferOptions& options) {
@@ -68,12 +65,12 @@ absl::Status WriteAll(const OwnedFd& fd, absl::string_view data, uint64_t offset
 // One transfer's attempts: how long to go on, and from where.
 class Attempts {
  public:
-  explicit Attempts(const TransferOptions& options) : options_(options) {}
+  explicit Attempts(const TransferOptions& options)
+      : options_(options), patience_(options.cancellation) {}
 
   // Bytes got through: patience starts anew.
   void Progress(uint64_t done_bytes) {
-    give_up_ = absl::Now() + kPatience;
-    pause_ = kFirstPause;
+    patience_.Renew();
     if (options_.on_progress) options_.on_progress(done_bytes);
   }
 
@@ -81,20 +78,15 @@ class Attempts {
   bool Again(const absl::Status& status) {
     // ABORTED: an attempt before this one has not yet been given up by the service.
     if (!absl::IsUnavailable(status) && !absl::IsAborted(status)) return false;
-    if (absl::Now() >= give_up_ || IsCancelled(options_)) return false;
-    if (pause_ == kFirstPause && options_.on_interrupted) options_.on_interrupted(status);
-    for (const absl::Time end = absl::Now() + pause_;
-         absl::Now() < end && !IsCancelled(options_);) {
-      absl::SleepFor(kNap);
-    }
-    pause_ = std::min(2 * pause_, kLongestPause);
+    if (patience_.exhausted()) return false;
+    if (patience_.fresh() && options_.on_interrupted) options_.on_interrupted(status);
+    patience_.Pause();
     return true;
   }
 
  private:
   const TransferOptions& options_;
-  absl::Time give_up_ = absl::Now() + kPatience;
-  absl::Duration pause_ = kFirstPause;
+  RetryPatience patience_;
 };
 
 class Files final : public RemoteFiles {
@@ -147,7 +139,7 @@ class Files final : public RemoteFiles {
                                                                         const Request&, Response*),
                     const Request& request, Response& response) {
     grpc::ClientContext context;
-    SetDeadline(context, absl::Now() + kCallTimeout);
+    SetDeadline(context, absl::Now() + kTransferCallTimeout);
     return FromGrpcStatus((stub_.get()->*method)(&context, request, &response));
   }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "clients/cpp/retry_patience.h"
 #include "odmoe/conversion/v1/conversion_service.grpc.pb.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/codec/job_codec.h"
@@ -19,11 +20,6 @@ namespace v1 = ::odmoe::conversion::v1;
 
 // Planning reads a source's headers, which may be on a slow disk.
 constexpr absl::Duration kCallTimeout = absl::Seconds(60);
-constexpr absl::Duration kWatchPatience = absl::Seconds(30);
-// Between attempts to reach the service again, doubled each time.
-constexpr absl::Duration kFirstRetryPause = absl::Milliseconds(200);
-constexpr absl::Duration kLongestRetryPause = absl::Seconds(2);
-constexpr absl::Duration kNap = absl::Milliseconds(50);
 
 class RemoteJobQueue : public JobQueue {
  public:
@@ -149,30 +145,19 @@ absl::Status RemoteJobQueue::WatchOnce(absl::string_view id, const Cancellation*
 absl::StatusOr<Job> RemoteJobQueue::Watch(absl::string_view id, const WatchOptions& options,
                                           const std::function<bool(const Job&)>& on_change) {
   WatchState state{options.after_version};
-  absl::Time give_up = absl::Now() + kWatchPatience;
-  absl::Duration pause = kFirstRetryPause;
+  RetryPatience patience(options.cancellation);
   while (true) {
     const int64_t seen = state.version;
     const absl::Status status = WatchOnce(id, options.cancellation, on_change, state);
-    const auto cancelled = [&] {
-      return options.cancellation != nullptr && options.cancellation->cancelled();
-    };
-    if (cancelled()) return absl::CancelledError("the watch was given up");
+    if (patience.cancelled()) return absl::CancelledError("the watch was given up");
     if (status.ok()) {
       if (state.last) return *state.last;
       return Get(id);  // it had ended, and `after_version` was its end
     }
-    if (state.version != seen) {
-      give_up = absl::Now() + kWatchPatience;
-      pause = kFirstRetryPause;
-    }
-    if (!absl::IsUnavailable(status) || absl::Now() >= give_up) return status;
-    if (pause == kFirstRetryPause && options.on_interrupted) options.on_interrupted(status);
-    // In short naps: whoever gives up does not wait for the whole pause.
-    for (const absl::Time end = absl::Now() + pause; absl::Now() < end && !cancelled();) {
-      absl::SleepFor(kNap);
-    }
-    pause = std::min(2 * pause, kLongestRetryPause);
+    if (state.version != seen) patience.Renew();
+    if (!absl::IsUnavailable(status) || patience.exhausted()) return status;
+    if (patience.fresh() && options.on_interrupted) options.on_interrupted(status);
+    patience.Pause();
   }
 }
 

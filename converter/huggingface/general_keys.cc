@@ -21,7 +21,7 @@
 namespace odmoe {
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
+constexpr uint64_t kMaxGenerationConfigBytes = uint64_t{1} << 20;
 
 struct SamplingKey {
   const char* from;        // in generation_config.json
@@ -46,7 +46,7 @@ constexpr SamplingKey kSamplingKeys[] = {
 
 absl::Status AddSamplingKeys(FileSystem& fs, const std::string& folder, GgufMetadata& metadata) {
   const std::string path = absl::StrCat(folder, "/generation_config.json");
-  const auto json = ReadJsonFile(fs, path, kMaxConfigBytes);
+  const auto json = ReadJsonFile(fs, path, kMaxGenerationConfigBytes);
   if (absl::IsNotFound(json.status())) return absl::OkStatus();
   if (!json.ok()) return json.status();
   ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*json, path));

@@ -6,14 +6,12 @@
 
 #include "converter/convert.h"
 #include "tests/support/made_checkpoint.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 
 struct Case {
   const char* name;

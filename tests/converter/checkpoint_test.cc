@@ -11,14 +11,14 @@
 #include "converter/convert.h"
 #include "converter/huggingface/to_gguf.h"
 #include "services/core/formats/gguf_reader.h"
+#include "tests/converter/shipped_checkpoint.h"
+#include "tests/support/status_codes.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 // A copy whose JSON files can be edited; the weights are linked to.
 class Copy {
@@ -145,9 +145,6 @@ struct ConfigCase {
 };
 
 void PrintTo(const ConfigCase& c, std::ostream* out) { *out << c.name; }
-
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 
 const ConfigCase kConfigs[] = {
     {"OtherArchitecture", [](auto& c) { c["architectures"] = {"FalconForCausalLM"}; }, kInvalid,

@@ -7,14 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/converter/gguf_maker.h"
+#include "tests/converter/shipped_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 TEST(DescribePlanTest, TellsEachTensorsFormatsAndTheTotals) {
   TemporaryDirectory folder;

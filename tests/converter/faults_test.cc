@@ -12,14 +12,13 @@
 #include "services/core/formats/gguf_reader.h"
 #include "services/core/formats/model_directory.h"
 #include "tests/converter/faulty_file_system.h"
+#include "tests/converter/shipped_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 // Every file below `folder`, by path.
 std::map<std::string, std::string> FilesBelow(const std::string& folder) {

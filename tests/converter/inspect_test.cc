@@ -8,6 +8,7 @@
 
 #include "converter/convert.h"
 #include "converter/toy/toy_model.h"
+#include "tests/converter/shipped_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
@@ -15,8 +16,6 @@ namespace {
 
 using testing::HasSubstr;
 using testing::Not;
-
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 TEST(InspectTest, ShowsOneModelAlikeInEachOfItsForms) {
   TemporaryDirectory folder;

@@ -8,6 +8,7 @@
 #include "converter/huggingface/to_gguf.h"
 #include "converter/huggingface/weight_rows.h"
 #include "tests/support/made_checkpoint.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
@@ -15,8 +16,6 @@ namespace {
 using testing::HasSubstr;
 
 constexpr auto kOk = absl::StatusCode::kOk;
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 constexpr auto kMissing = absl::StatusCode::kNotFound;
 constexpr auto kUnknown = absl::StatusCode::kUnimplemented;
 

@@ -11,18 +11,13 @@
 #include "services/core/formats/gguf_writer.h"
 #include "services/core/formats/model_directory.h"
 #include "services/core/formats/safetensors.h"
+#include "tests/converter/open_gguf.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-std::unique_ptr<GgufModel> Open(const std::string& path) {
-  auto model = GgufModel::Open(PosixFileSystem(), path);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return *std::move(model);
-}
 
 absl::Status Split(const GgufModel& reader, const std::string& directory) {
   const auto plan = PlanSplit(reader);
@@ -44,7 +39,7 @@ class SplitFormatTest : public testing::TestWithParam<OutType> {};
 TEST_P(SplitFormatTest, WritesEachExpertAsOneAlignedHashedExtent) {
   TemporaryDirectory folder;
   ASSERT_EQ(WriteToyModel({.outtype = GetParam()}, folder / "toy.gguf"), absl::OkStatus());
-  const auto reader = Open(folder / "toy.gguf");
+  const auto reader = OpenGguf(folder / "toy.gguf");
   ASSERT_EQ(Split(*reader, folder / "model"), absl::OkStatus());
   const auto registry = ReadExpertRegistry(folder / "model");
   ASSERT_TRUE(registry.ok()) << registry.status();
@@ -85,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(All, SplitFormatTest,
 TEST(SplitTest, PutsTensorsWhereTheirNamesBelong) {
   TemporaryDirectory folder;
   ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
-  ASSERT_EQ(Split(*Open(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
+  ASSERT_EQ(Split(*OpenGguf(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
   const auto index = ReadModelIndex(PosixFileSystem(), folder / "model");
   ASSERT_TRUE(index.ok()) << index.status();
   for (const IndexedTensor& tensor : index->tensors) {
@@ -102,7 +97,7 @@ TEST(SplitTest, PutsTensorsWhereTheirNamesBelong) {
 // A toy's header with `edit` made to it, all weights zero.
 std::string Edited(const TemporaryDirectory& folder, const std::function<void(GgufHeader&)>& edit) {
   EXPECT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
-  const auto reader = Open(folder / "toy.gguf");
+  const auto reader = OpenGguf(folder / "toy.gguf");
   GgufHeader header{.metadata = reader->metadata(), .tensors = reader->tensors()};
   edit(header);
   EXPECT_EQ(LayOutGgufTensors(header), absl::OkStatus());
@@ -122,7 +117,7 @@ GgufTensor& TensorOf(GgufHeader& header, absl::string_view name) {
 
 absl::Status RefusalOf(const std::function<void(GgufHeader&)>& edit) {
   TemporaryDirectory folder;
-  return PlanSplit(*Open(Edited(folder, edit))).status();
+  return PlanSplit(*OpenGguf(Edited(folder, edit))).status();
 }
 
 TEST(PlanSplitTest, NamesMissingExpertsAndTheNearestFound) {
@@ -194,7 +189,7 @@ TEST(PlanSplitTest, RefusesShapesThatContradictTheMetadataOrEachOther) {
 TEST(BaseModelTest, RefusesAFileThatIsNotWhatTheIndexSays) {
   TemporaryDirectory folder;
   ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
-  ASSERT_EQ(Split(*Open(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
+  ASSERT_EQ(Split(*OpenGguf(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
   ASSERT_TRUE(BaseModel::Open(folder / "model").ok());
   const std::string norms = folder / "model/base_model/norms.safetensors";
   const std::string bytes = ReadFileOrDie(norms);

@@ -14,6 +14,7 @@
 #include "services/core/formats/model_directory.h"
 #include "services/core/formats/safetensors.h"
 #include "services/core/tensor/convert.h"
+#include "tests/converter/shipped_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
@@ -21,7 +22,6 @@ namespace {
 
 using testing::ElementsAre;
 
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 constexpr int kHeads = 8, kNope = 32, kValue = 32, kRank = 64, kExperts = 16;
 
 std::string ConvertTo(const TemporaryDirectory& folder, const std::string& name,
@@ -32,7 +32,7 @@ std::string ConvertTo(const TemporaryDirectory& folder, const std::string& name,
   return folder / name;
 }
 
-std::unique_ptr<GgufReader> Open(const std::string& path) {
+std::unique_ptr<GgufReader> OpenKimi(const std::string& path) {
   auto reader = GgufReader::Open(*PosixFileSystem().OpenForRead(path));
   EXPECT_TRUE(reader.ok()) << reader.status();
   return *std::move(reader);
@@ -123,7 +123,7 @@ class TinyKimiTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(TinyKimiTest, HasEveryWeightByteForByte) {
   TemporaryDirectory folder;
-  const auto reader = Open(ConvertTo(folder, "model.gguf", GetParam()));
+  const auto reader = OpenKimi(ConvertTo(folder, "model.gguf", GetParam()));
   const Weights weights;
   EXPECT_EQ(reader->tensors().size(), 106u);
   for (const GgufTensor& tensor : reader->tensors()) {
@@ -144,7 +144,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, TinyKimiTest, testing::Values("f32", "f16", "b
 
 TEST(TinyKimiFileTest, HasMainlinesKeysInItsOrder) {
   TemporaryDirectory folder;
-  const auto reader = Open(ConvertTo(folder, "model.gguf", "auto"));
+  const auto reader = OpenKimi(ConvertTo(folder, "model.gguf", "auto"));
   std::vector<std::string> keys;
   for (const auto& [key, value] : reader->metadata().entries()) keys.push_back(key);
   const std::vector<std::string> expected = {
@@ -187,7 +187,7 @@ TEST(TinyKimiFileTest, HasMainlinesKeysInItsOrder) {
 
 TEST(TinyKimiFileTest, WritesALayersTensorsInMainlinesOrder) {
   TemporaryDirectory folder;
-  const auto reader = Open(ConvertTo(folder, "model.gguf", "bf16"));
+  const auto reader = OpenKimi(ConvertTo(folder, "model.gguf", "bf16"));
   std::vector<std::string> names;
   for (const GgufTensor& tensor : reader->tensors()) {
     if (absl::StartsWith(tensor.name, "blk.1.ffn")) names.push_back(tensor.name.substr(6));

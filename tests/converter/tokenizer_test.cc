@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/converter/shipped_checkpoint.h"
+#include "tests/support/status_codes.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
@@ -14,8 +16,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 
 // A small tokenizer.json, written as recent libraries do.
 nlohmann::json SmallTokenizer() {
@@ -34,7 +34,7 @@ nlohmann::json SmallTokenizer() {
             {"merges", {"a b", {"a", " b"}}}}}};
 }
 
-struct Files {
+struct Parts {
   nlohmann::json tokenizer = SmallTokenizer();
   nlohmann::json tokenizer_config = nlohmann::json::object();
   nlohmann::json config = nlohmann::json::object();
@@ -43,7 +43,7 @@ struct Files {
   std::string pre_tokenizer;
 };
 
-absl::StatusOr<GgufMetadata> Convert(const Files& files) {
+absl::StatusOr<GgufMetadata> Convert(const Parts& files) {
   TemporaryDirectory folder;
   std::filesystem::create_symlink(kCheckpoint + "/model.safetensors",
                                   folder / "model.safetensors");
@@ -105,7 +105,7 @@ TEST(TokenizerTest, LeavesOutIdsTheModelDoesNotHave) {
 }
 
 TEST(TokenizerTest, ReadsFromTheTemplateWhichTokensAreAdded) {
-  Files files{.tokenizer_config = {{"bos_token", "<s>"}, {"eos_token", "<|turn|>"}}};
+  Parts files{.tokenizer_config = {{"bos_token", "<s>"}, {"eos_token", "<|turn|>"}}};
   files.tokenizer["post_processor"] = {
       {"type", "Sequence"},
       {"processors",
@@ -123,7 +123,7 @@ TEST(ChatTemplateTest, ComesFromTheFirstPlaceThatHasOne) {
       {"chat_template.jinja", "from jinja"}};
   const std::vector<std::pair<std::string, std::string>> json = {
       {"chat_template.json", R"({"chat_template": "from json"})"}};
-  const auto chat = [](const Files& files) {
+  const auto chat = [](const Parts& files) {
     return Convert(files)->GetStringOr("tokenizer.chat_template", "none").value();
   };
   EXPECT_EQ(chat({.tokenizer_config = {{"chat_template", "from config"}}, .others = jinja}),
@@ -143,7 +143,7 @@ TEST(ChatTemplateTest, KeepsNamedOnesBesideTheDefault) {
 }
 
 TEST(RecognizeTokenizerTest, ShowsAnUnknownPreTokenizerAndHowToNameOne) {
-  Files files;
+  Parts files;
   files.tokenizer["pre_tokenizer"] = {{"type", "Split"},
                                       {"pattern", {{"Regex", "[a-z]+"}}},
                                       {"behavior", "Isolated"},
@@ -188,30 +188,28 @@ TEST(RecognizeTokenizerTest, TellsModelsApartByNormalizerAndDigits) {
 
 TEST(TokenizerTest, RefusesTokenizersThatAreNotByteLevelBpeOrLie) {
   struct Case {
-    std::function<void(Files&)> edit;
+    std::function<void(Parts&)> edit;
     absl::StatusCode code;
     const char* message;
   };
-  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-  constexpr auto kLoss = absl::StatusCode::kDataLoss;
   const Case cases[] = {
-      {[](Files& f) { f.tokenizer["model"]["type"] = "Unigram"; }, kInvalid, "Unigram"},
-      {[](Files& f) { f.tokenizer["model"]["byte_fallback"] = true; }, kInvalid, "byte_fallback"},
-      {[](Files& f) { f.tokenizer["decoder"]["type"] = "WordPiece"; }, kInvalid, "WordPiece"},
-      {[](Files& f) { f.tokenizer["model"]["vocab"]["x"] = 8; }, kLoss, "below the model's"},
-      {[](Files& f) { f.tokenizer["model"]["vocab"]["x"] = 2; }, kLoss, "id 2 is taken"},
-      {[](Files& f) { f.tokenizer["model"]["vocab"]["x"] = -1; }, kLoss, "not a number"},
-      {[](Files& f) { f.tokenizer["model"]["vocab"]["x"] = "3"; }, kLoss, "not a number"},
-      {[](Files& f) { f.tokenizer["model"]["merges"] = {1}; }, kLoss, "'merges'"},
-      {[](Files& f) { f.tokenizer["model"]["merges"] = {{"a", "b", "c"}}; }, kLoss, "'merges'"},
-      {[](Files& f) { f.tokenizer["model"].erase("merges"); }, kLoss, "'merges'"},
-      {[](Files& f) { f.tokenizer["added_tokens"][0]["id"] = 1 << 30; }, kLoss, "'id'"},
-      {[](Files& f) { f.tokenizer["added_tokens"][0].erase("content"); }, kLoss, "'content'"},
-      {[](Files& f) { f.tokenizer = nlohmann::json::array(); }, kLoss, "should be an object"},
-      {[](Files& f) { f.tokenizer_config = 7; }, kLoss, "should be an object"},
+      {[](Parts& f) { f.tokenizer["model"]["type"] = "Unigram"; }, kInvalid, "Unigram"},
+      {[](Parts& f) { f.tokenizer["model"]["byte_fallback"] = true; }, kInvalid, "byte_fallback"},
+      {[](Parts& f) { f.tokenizer["decoder"]["type"] = "WordPiece"; }, kInvalid, "WordPiece"},
+      {[](Parts& f) { f.tokenizer["model"]["vocab"]["x"] = 8; }, kLoss, "below the model's"},
+      {[](Parts& f) { f.tokenizer["model"]["vocab"]["x"] = 2; }, kLoss, "id 2 is taken"},
+      {[](Parts& f) { f.tokenizer["model"]["vocab"]["x"] = -1; }, kLoss, "not a number"},
+      {[](Parts& f) { f.tokenizer["model"]["vocab"]["x"] = "3"; }, kLoss, "not a number"},
+      {[](Parts& f) { f.tokenizer["model"]["merges"] = {1}; }, kLoss, "'merges'"},
+      {[](Parts& f) { f.tokenizer["model"]["merges"] = {{"a", "b", "c"}}; }, kLoss, "'merges'"},
+      {[](Parts& f) { f.tokenizer["model"].erase("merges"); }, kLoss, "'merges'"},
+      {[](Parts& f) { f.tokenizer["added_tokens"][0]["id"] = 1 << 30; }, kLoss, "'id'"},
+      {[](Parts& f) { f.tokenizer["added_tokens"][0].erase("content"); }, kLoss, "'content'"},
+      {[](Parts& f) { f.tokenizer = nlohmann::json::array(); }, kLoss, "should be an object"},
+      {[](Parts& f) { f.tokenizer_config = 7; }, kLoss, "should be an object"},
   };
   for (const Case& c : cases) {
-    Files files;
+    Parts files;
     c.edit(files);
     const auto refused = Convert(files);
     EXPECT_EQ(refused.status().code(), c.code) << refused.status();

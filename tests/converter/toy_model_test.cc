@@ -8,18 +8,13 @@
 #include "converter/split/split.h"
 #include "services/core/formats/gguf_model.h"
 #include "services/core/formats/pre_tokenizers.h"
+#include "tests/converter/open_gguf.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
 using testing::HasSubstr;
-
-std::unique_ptr<GgufModel> Open(const std::string& path) {
-  auto reader = GgufModel::Open(PosixFileSystem(), path);
-  EXPECT_TRUE(reader.ok()) << reader.status();
-  return *std::move(reader);
-}
 
 TEST(ToyModelTest, GivesTheSameBytesForASeedAndOthersForAnother) {
   TemporaryDirectory folder;
@@ -36,7 +31,7 @@ TEST(ToyModelTest, HasTheLayersExpertsAndWidthsAskedFor) {
                            .outtype = OutType::kQ8_0},
                           folder / "toy.gguf"),
             absl::OkStatus());
-  const auto reader = Open(folder / "toy.gguf");
+  const auto reader = OpenGguf(folder / "toy.gguf");
   EXPECT_EQ(*reader->metadata().GetU32("deepseek2.block_count"), 3u);
   EXPECT_EQ(*reader->metadata().GetU32("deepseek2.expert_used_count"), 2u);
   const auto plan = PlanSplit(*reader);
@@ -52,7 +47,7 @@ TEST(ToyModelTest, HasTheLayersExpertsAndWidthsAskedFor) {
 TEST(ToyModelTest, HasATokenForEveryByteAndAKnownPreTokenizer) {
   TemporaryDirectory folder;
   ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
-  const auto reader = Open(folder / "toy.gguf");
+  const auto reader = OpenGguf(folder / "toy.gguf");
   const std::vector<std::string>& tokens = **reader->metadata().GetStrings("tokenizer.ggml.tokens");
   EXPECT_EQ(std::set<std::string>(tokens.begin(), tokens.end()).size(), tokens.size());
   EXPECT_EQ(tokens[0], "\u0100");

@@ -8,6 +8,7 @@
 
 #include "converter/convert.h"
 #include "services/core/formats/gguf_reader.h"
+#include "tests/converter/shipped_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
@@ -15,7 +16,6 @@ namespace {
 
 using testing::HasSubstr;
 
-const std::string kCheckpoint = ODMOE_TEST_DATA "/tiny-kimi";
 constexpr size_t kVocabulary = 2048;
 
 absl::StatusOr<std::unique_ptr<GgufReader>> Convert(ConvertOptions options) {

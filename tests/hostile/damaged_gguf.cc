@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/core/formats/gguf_bytes.h"
 #include "tests/hostile/damaged_files.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
@@ -41,8 +42,6 @@ ByteString Cut(size_t bytes_left_out) {
   return cut;
 }
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 constexpr int64_t kBig = int64_t{1} << 62;
 
 const Case kCases[] = {

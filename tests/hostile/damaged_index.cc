@@ -1,10 +1,9 @@
 #include "tests/hostile/damaged_files.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
 
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 constexpr auto kNotFound = absl::StatusCode::kNotFound;
 
 // The good one is {"weight_map":{"a":"part-1.safetensors","b":"part-2.safetensors"}}.

@@ -5,12 +5,10 @@
 #include "absl/strings/str_replace.h"
 #include "tests/core/formats/small_model_index.h"
 #include "tests/hostile/damaged_files.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
-
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 
 // A good text with some of it replaced.
 struct Edit {

@@ -1,11 +1,9 @@
 #include "tests/core/formats/bytes_file.h"
 #include "tests/hostile/damaged_files.h"
+#include "tests/support/status_codes.h"
 
 namespace odmoe {
 namespace {
-
-constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr auto kLoss = absl::StatusCode::kDataLoss;
 
 // A header and data of ones.
 std::string File(absl::string_view header, size_t data_bytes) {

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-constexpr char kId[] = "upload-1";
+constexpr char kFolder[] = "upload-1";
 
 class SpoolTest : public ::testing::Test {
  protected:
@@ -30,7 +30,7 @@ class SpoolTest : public ::testing::Test {
 
   absl::Status Send(const std::string& name, const std::string& bytes, uint64_t offset = 0) {
     auto writer =
-        spool_->Write(kId, name, bytes.size(), offset, FileHash::Of(bytes.substr(0, offset)));
+        spool_->Write(kFolder, name, bytes.size(), offset, FileHash::Of(bytes.substr(0, offset)));
     if (!writer.ok()) return writer.status();
     const std::string rest = bytes.substr(offset);
     if (!rest.empty()) {
@@ -41,7 +41,7 @@ class SpoolTest : public ::testing::Test {
   }
   // A part of a file, cut off.
   void SendPart(const std::string& name, const std::string& part, uint64_t size) {
-    const auto writer = *spool_->Write(kId, name, size, 0, 0);
+    const auto writer = *spool_->Write(kFolder, name, size, 0, 0);
     ASSERT_TRUE(writer->Append(part, FileHash::Of(part)).ok());
   }
 
@@ -53,22 +53,22 @@ TEST_F(SpoolTest, KeepsWhatItIsSent) {
   ASSERT_TRUE(Send("model/config.json", "{}").ok());
   ASSERT_TRUE(Send("model/deep/er/weights", std::string(100'000, 'w')).ok());
   ASSERT_TRUE(Send("empty", "").ok());
-  const Upload upload = *spool_->Get(kId);
+  const Upload upload = *spool_->Get(kFolder);
   ASSERT_THAT(upload.files, SizeIs(3));
   for (const UploadedFile& file : upload.files) EXPECT_TRUE(file.complete) << file.name;
   EXPECT_EQ(ReadFileOrDie(upload.directory + "/model/config.json"), "{}");
   EXPECT_EQ(ReadFileOrDie(upload.directory + "/model/deep/er/weights").size(), 100'000u);
   EXPECT_TRUE(Send("empty", "").ok());  // again is no error
   EXPECT_EQ(Send("empty", "x").code(), absl::StatusCode::kAlreadyExists);
-  ASSERT_THAT(spool_->Get(kId, "model/config.json")->files, SizeIs(1));
-  EXPECT_EQ(spool_->Get(kId, "model/config.json")->files[0].kept_bytes, 2u);
-  EXPECT_THAT(spool_->Get(kId, "model/absent")->files, IsEmpty());
-  EXPECT_EQ(spool_->Get(kId, "../x").status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_THAT(spool_->Get(kFolder, "model/config.json")->files, SizeIs(1));
+  EXPECT_EQ(spool_->Get(kFolder, "model/config.json")->files[0].kept_bytes, 2u);
+  EXPECT_THAT(spool_->Get(kFolder, "model/absent")->files, IsEmpty());
+  EXPECT_EQ(spool_->Get(kFolder, "../x").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(SpoolTest, GoesOnWhereItWasCutOff) {
   SendPart("file", "abc", 6);
-  const Upload upload = *spool_->Get(kId);
+  const Upload upload = *spool_->Get(kFolder);
   ASSERT_THAT(upload.files, SizeIs(1));
   EXPECT_EQ(upload.files[0].name, "file");
   EXPECT_EQ(upload.files[0].kept_bytes, 3u);
@@ -84,30 +84,30 @@ TEST_F(SpoolTest, GoesOnWhereItWasCutOff) {
 TEST_F(SpoolTest, AnotherFilesPrefixIsDropped) {
   SendPart("file", "abc", 6);
   EXPECT_EQ(Send("file", "xyzdef", 3).code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(spool_->Get(kId)->files[0].kept_bytes, 0u);
+  EXPECT_EQ(spool_->Get(kFolder)->files[0].kept_bytes, 0u);
   EXPECT_TRUE(Send("file", "xyzdef").ok());
 }
 
 TEST_F(SpoolTest, WrongHashesAreFound) {
-  auto writer = *spool_->Write(kId, "file", 6, 0, 0);
+  auto writer = *spool_->Write(kFolder, "file", 6, 0, 0);
   ASSERT_TRUE(writer->Append("abc", FileHash::Of("abc")).ok());
   EXPECT_EQ(writer->Append("def", FileHash::Of("deg")).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(writer->Append("defg", FileHash::Of("defg")).code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(writer->Finish(FileHash::Of("abc")).status().code(),
             absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(spool_->Get(kId)->files[0].kept_bytes, 3u);
+  EXPECT_EQ(spool_->Get(kFolder)->files[0].kept_bytes, 3u);
   ASSERT_TRUE(writer->Append("def", FileHash::Of("def")).ok());
   EXPECT_EQ(writer->Finish(FileHash::Of("abcdeg")).status().code(), absl::StatusCode::kDataLoss);
-  EXPECT_FALSE(spool_->Get(kId)->files[0].complete);
-  EXPECT_EQ(spool_->Get(kId)->files[0].kept_bytes, 0u);
+  EXPECT_FALSE(spool_->Get(kFolder)->files[0].complete);
+  EXPECT_EQ(spool_->Get(kFolder)->files[0].kept_bytes, 0u);
 }
 
 TEST_F(SpoolTest, OneWriterAFile) {
-  auto writer = spool_->Write(kId, "file", 6, 0, 0);
+  auto writer = spool_->Write(kFolder, "file", 6, 0, 0);
   ASSERT_TRUE(writer.ok());
   EXPECT_EQ(Send("file", "abcdef").code(), absl::StatusCode::kAborted);
   EXPECT_TRUE(Send("other", "abcdef").ok());
-  EXPECT_EQ(spool_->Delete(kId).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(spool_->Delete(kFolder).code(), absl::StatusCode::kFailedPrecondition);
   writer->reset();
   EXPECT_TRUE(Send("file", "abcdef").ok());
 }
@@ -126,18 +126,18 @@ TEST_F(SpoolTest, HostileNamesLeadNowhere) {
   }
   EXPECT_EQ(spool_->Write(std::string(65, 'i'), "x", 1, 0, 0).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(spool_->Write(kId, "x", 1, 2, 0).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(spool_->Write(kFolder, "x", 1, 2, 0).status().code(), absl::StatusCode::kOutOfRange);
   ASSERT_TRUE(Send("good", "x").ok());
   // A link that a local user put there.
   TemporaryDirectory elsewhere;
-  const std::string upload = spool_->Get(kId)->directory;
+  const std::string upload = spool_->Get(kFolder)->directory;
   fs::create_directory_symlink(elsewhere.path(), upload + "/link");
   EXPECT_EQ(Send("link/x", "bytes").code(), absl::StatusCode::kPermissionDenied);
   fs::create_symlink(elsewhere / "y", upload + "/y.partial");
   EXPECT_EQ(Send("y", "bytes").code(), absl::StatusCode::kPermissionDenied);
   EXPECT_TRUE(fs::is_empty(elsewhere.path()));
   WriteFileOrDie(elsewhere / "kept", "kept");
-  EXPECT_TRUE(spool_->Delete(kId).ok());
+  EXPECT_TRUE(spool_->Delete(kFolder).ok());
   EXPECT_TRUE(fs::exists(elsewhere / "kept"));
 }
 
@@ -146,32 +146,32 @@ TEST_F(SpoolTest, HoldsNoMoreThanItsQuota) {
   ASSERT_TRUE(Send("a", std::string(60, 'a')).ok());
   EXPECT_EQ(Send("b", std::string(41, 'b')).code(), absl::StatusCode::kResourceExhausted);
   // What an open writer is still to write counts, too.
-  auto writer = spool_->Write(kId, "b", 40, 0, 0);
+  auto writer = spool_->Write(kFolder, "b", 40, 0, 0);
   ASSERT_TRUE(writer.ok()) << writer.status();
   EXPECT_EQ(Send("c", "c").code(), absl::StatusCode::kResourceExhausted);
   writer->reset();
   EXPECT_TRUE(Send("c", "c").ok());
-  EXPECT_EQ(spool_->Write(kId, "d", ~uint64_t{0}, 0, 0).status().code(),
+  EXPECT_EQ(spool_->Write(kFolder, "d", ~uint64_t{0}, 0, 0).status().code(),
             absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(SpoolTest, ExpiresWhatNobodyUses) {
   bool in_use = true;
   Open({.keep = absl::Hours(1), .in_use = [&](const std::string& directory) -> absl::StatusOr<bool> {
-          EXPECT_EQ(fs::path(directory).filename(), kId);
+          EXPECT_EQ(fs::path(directory).filename(), kFolder);
           return in_use;
         }});
   ASSERT_TRUE(Send("a", "a").ok());
-  EXPECT_GT(spool_->Get(kId)->expires, absl::Now());
+  EXPECT_GT(spool_->Get(kFolder)->expires, absl::Now());
   EXPECT_TRUE(spool_->Expire(absl::Now()).ok());
-  EXPECT_TRUE(spool_->Get(kId).ok());
-  EXPECT_EQ(spool_->Delete(kId).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(spool_->Get(kFolder).ok());
+  EXPECT_EQ(spool_->Delete(kFolder).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(spool_->Expire(absl::Now() + absl::Hours(2)).ok());
-  EXPECT_TRUE(spool_->Get(kId).ok());
+  EXPECT_TRUE(spool_->Get(kFolder).ok());
   in_use = false;
   EXPECT_TRUE(spool_->Expire(absl::Now() + absl::Hours(2)).ok());
-  EXPECT_EQ(spool_->Get(kId).status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(spool_->Delete(kId).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(spool_->Get(kFolder).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(spool_->Delete(kFolder).code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace

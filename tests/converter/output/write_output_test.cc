@@ -17,7 +17,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr uint64_t kExpertBytes = 300;
-constexpr int kExperts = 12;
+constexpr int kWrittenExperts = 12;
 constexpr char kRegistry[] = "out/experts/registry.json";
 
 // A small model directory: a base file of made items with gaps between, experts copied from a source
@@ -26,7 +26,7 @@ class Example {
  public:
   explicit Example(SimulatedDisk& disk, std::string options = "") : disk_(disk) {
     std::string bytes;
-    for (int i = 0; i < 2 * kExperts * static_cast<int>(kExpertBytes); ++i) {
+    for (int i = 0; i < 2 * kWrittenExperts * static_cast<int>(kExpertBytes); ++i) {
       bytes += static_cast<char>(i * 31 + i / 256);
     }
     if (!disk.OpenForRead("source").ok()) disk.Write("source", bytes);
@@ -34,7 +34,7 @@ class Example {
     plan_ = {.destination = "out", .journal_path = "out/conversion.journal",
              .folders = {"out", "out/base", "out/experts"}};
     AddBaseFile();
-    for (int expert = 0; expert < kExperts; ++expert) AddExpert(expert);
+    for (int expert = 0; expert < kWrittenExperts; ++expert) AddExpert(expert);
     plan_.texts = [](absl::Span<const uint64_t> hashes) -> absl::StatusOr<std::vector<OutputText>> {
       std::string text;
       for (uint64_t hash : hashes) absl::StrAppend(&text, hash, "\n");
@@ -121,7 +121,7 @@ uint64_t WrittenRecords(const Files& files) {
 
 TEST(WriteOutputTest, GivesTheSameBytesForAnyNumberOfWorkers) {
   const Files expected = Expected();
-  ASSERT_EQ(expected.size(), size_t{kExperts + 4});
+  ASSERT_EQ(expected.size(), size_t{kWrittenExperts + 4});
   EXPECT_EQ(expected.at("out/base/weights").substr(128, 200), std::string(200, 'a'));
   EXPECT_EQ(expected.at("out/base/weights").substr(328, 400), std::string(400, '\0'));
   for (int concurrency : {1, 2, 7}) {

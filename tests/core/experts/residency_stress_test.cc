@@ -11,8 +11,8 @@
 namespace odmoe {
 namespace {
 
-constexpr int kExperts = 6;
-constexpr int kSlots = 2;
+constexpr int kStressExperts = 6;
+constexpr int kStressSlots = 2;
 constexpr int kClients = 3;
 constexpr int kWords = 8;  // of a slot's content, all equal to the expert it holds
 constexpr int kRounds = 20'000;
@@ -26,8 +26,8 @@ class ResidencyStress {
  public:
   ResidencyStress() {
     for (int c = 0; c < kClients; ++c) {
-      page_memory_.push_back(std::make_unique<SharedBytes>(PinPage::BytesFor(kSlots)));
-      pages_.push_back(PinPage::Format(page_memory_.back()->span(), 1, kSlots));
+      page_memory_.push_back(std::make_unique<SharedBytes>(PinPage::BytesFor(kStressSlots)));
+      pages_.push_back(PinPage::Format(page_memory_.back()->span(), 1, kStressSlots));
     }
   }
 
@@ -37,7 +37,7 @@ class ResidencyStress {
     uint64_t hits = 0;
     // Until the store is done, so that it never evicts alone.
     while (!store_done_.load()) {
-      const int64_t expert = static_cast<int64_t>(random() % kExperts);
+      const int64_t expert = static_cast<int64_t>(random() % kStressExperts);
       const auto slot = TryPin(table_, page, expert);
       if (!slot) continue;
       for (uint64_t word : slots_[*slot].words) {
@@ -52,22 +52,22 @@ class ResidencyStress {
 
   void RunStore() {
     std::mt19937 random(99);
-    std::vector<int64_t> holds(kSlots, -1);
+    std::vector<int64_t> holds(kStressSlots, -1);
     std::vector<uint64_t> positions(kClients, 0);
     std::vector<int64_t> accesses;
     for (int round = 0; round < kRounds; ++round) {
-      const uint32_t slot = random() % kSlots;
+      const uint32_t slot = random() % kStressSlots;
       if (holds[slot] >= 0 && TryEvict(table_, pages_, holds[slot]) != slot) continue;
       int64_t expert = 0;
       do {
-        expert = static_cast<int64_t>(random() % kExperts);
+        expert = static_cast<int64_t>(random() % kStressExperts);
       } while (std::find(holds.begin(), holds.end(), expert) != holds.end());
       for (uint64_t& word : slots_[slot].words) word = static_cast<uint64_t>(expert);
       holds[slot] = expert;
       table_.Publish(expert, {slot, static_cast<uint32_t>(round)});
       for (int c = 0; c < kClients; ++c) {
         accesses.clear();
-        pages_[c].TakeAccesses(kExperts, positions[c], accesses);
+        pages_[c].TakeAccesses(kStressExperts, positions[c], accesses);
       }
       ++fills_;
     }
@@ -78,12 +78,12 @@ class ResidencyStress {
   uint64_t fills() const { return fills_; }
 
  private:
-  SharedBytes table_memory_{ResidencyTable::BytesFor(kExperts)};
+  SharedBytes table_memory_{ResidencyTable::BytesFor(kStressExperts)};
   ResidencyTableWriter table_ =
-      ResidencyTableWriter::Format(table_memory_.span(), {1, kExperts, kSlots, 4096});
+      ResidencyTableWriter::Format(table_memory_.span(), {1, kStressExperts, kStressSlots, 4096});
   std::vector<std::unique_ptr<SharedBytes>> page_memory_;
   std::vector<PinPage> pages_;
-  Slot slots_[kSlots];
+  Slot slots_[kStressSlots];
   std::atomic<bool> store_done_{false};
   std::atomic<uint64_t> wrong_{0};
   std::atomic<uint64_t> hits_{0};

@@ -11,7 +11,7 @@
 namespace odmoe {
 namespace {
 
-constexpr double kEpsilon = std::numeric_limits<float>::epsilon();
+constexpr double kFloatEpsilon = std::numeric_limits<float>::epsilon();
 
 std::vector<float> RandomFloats(size_t n, float scale, uint32_t seed) {
   std::mt19937 random(seed);
@@ -63,7 +63,7 @@ TEST(SimdVectorTest, RmsNormAgreesWithDouble) {
       for (int64_t i = 0; i < n; ++i) {
         const double expected = x[i] * scale * weight[i];
         // Half the rounding of a sum of n squares, a root, a quotient and two products.
-        EXPECT_NEAR(out[i], expected, (0.5 * static_cast<double>(n) + 6) * kEpsilon *
+        EXPECT_NEAR(out[i], expected, (0.5 * static_cast<double>(n) + 6) * kFloatEpsilon *
                                           std::abs(expected));
       }
     }
@@ -72,7 +72,7 @@ TEST(SimdVectorTest, RmsNormAgreesWithDouble) {
 
 // exp in float: 2 ulp of its own, and the argument's rounding, |x| * epsilon / 2, comes out as a
 // relative error.
-double ExpTolerance(double x) { return (2.0 + std::abs(x)) * kEpsilon; }
+double ExpTolerance(double x) { return (2.0 + std::abs(x)) * kFloatEpsilon; }
 
 TEST(SimdVectorTest, SigmoidAgreesWithDoubleAndSaturates) {
   ForEachTarget([](const SimdKernels& simd) {
@@ -82,7 +82,7 @@ TEST(SimdVectorTest, SigmoidAgreesWithDoubleAndSaturates) {
     simd.sigmoid(x.data(), static_cast<int64_t>(x.size()));
     for (size_t i = 0; i < x.size(); ++i) {
       const double expected = 1.0 / (1.0 + std::exp(-static_cast<double>(original[i])));
-      EXPECT_NEAR(x[i], expected, (ExpTolerance(original[i]) + 2 * kEpsilon) * expected + 1e-37)
+      EXPECT_NEAR(x[i], expected, (ExpTolerance(original[i]) + 2 * kFloatEpsilon) * expected + 1e-37)
           << original[i];
     }
   });
@@ -115,7 +115,7 @@ TEST(SimdVectorTest, SiluGateAgreesWithDoubleAtEveryLength) {
       for (int64_t i = 0; i < n; ++i) {
         const double g = gate[i];
         const double expected = g / (1.0 + std::exp(-g)) * up[i];
-        EXPECT_NEAR(out[i], expected, (ExpTolerance(g) + 4 * kEpsilon) * std::abs(expected));
+        EXPECT_NEAR(out[i], expected, (ExpTolerance(g) + 4 * kFloatEpsilon) * std::abs(expected));
       }
     }
   });
@@ -150,7 +150,7 @@ TEST(SimdVectorTest, SoftmaxAgreesWithDouble) {
         const double argument = x[i] * static_cast<double>(scale) - max;
         const double expected = std::exp(argument) / sum;
         EXPECT_NEAR(out[i], expected, (ExpTolerance(std::abs(argument) + std::abs(max)) +
-                                       4 * kEpsilon) * expected + 1e-37);
+                                       4 * kFloatEpsilon) * expected + 1e-37);
       }
     }
   });
@@ -173,7 +173,7 @@ TEST(SimdVectorTest, SoftmaxInStripsAgreesWithSoftmaxAtOnce) {
       gathered.insert(gathered.end(), strip.begin(), strip.end());
     }
     for (int64_t i = 0; i < n; ++i) {
-      EXPECT_NEAR(gathered[i] / sum, expected[i], 200 * kEpsilon * expected[i] + 1e-37);
+      EXPECT_NEAR(gathered[i] / sum, expected[i], 200 * kFloatEpsilon * expected[i] + 1e-37);
     }
   });
 }
@@ -195,7 +195,7 @@ TEST(SimdVectorTest, WeightedRowsAgreeWithDoubleAtEveryWidth) {
           expected += static_cast<double>(weights[r]) * x[r * stride + c];
           magnitude += std::abs(static_cast<double>(weights[r]) * x[r * stride + c]);
         }
-        EXPECT_NEAR(out[c], expected, (rows + 2) * kEpsilon * magnitude);
+        EXPECT_NEAR(out[c], expected, (rows + 2) * kFloatEpsilon * magnitude);
       }
     }
   });

@@ -17,8 +17,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-bool GoOn(const TokenEvent&) { return true; }
-
 TEST(ReadinessTest, IsALoadedModelAndOpenAdmission) {
   InferenceServer server;
   std::vector<bool> reports;
@@ -41,7 +39,7 @@ TEST(ReadinessTest, OnceAdmissionHasStoppedNewWorkIsUnavailable) {
   const auto model = ConnectLanguageModel(server.endpoint(), "");
   GenerateRequest request;
   request.prompt.text = "a";
-  const auto summary = (*model)->Generate(request, {}, GoOn);
+  const auto summary = (*model)->Generate(request, {}, [](const TokenEvent&) { return true; });
   EXPECT_EQ(summary.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(summary.status().message()), HasSubstr("shutting down"));
   ScoreRequest score;
