@@ -12,7 +12,7 @@
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/service/expert_storage_service.h"
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -57,7 +57,7 @@ void Describe(CLI::App& app, Flags& flags) {
   app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
 }
 
-absl::Status OpenFirstModel(const Flags& flags, ModelHost& models) {
+absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
   if (flags.model.empty()) return absl::OkStatus();
   ODMOE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(flags.budget));
   ODMOE_ASSIGN_OR_RETURN(const SourceKind source, ParseSourceKind(flags.source));
@@ -70,7 +70,7 @@ absl::Status OpenFirstModel(const Flags& flags, ModelHost& models) {
 }
 
 absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
-  ModelHost models({flags.roots, !flags.no_prefetch});
+  StoreHost models({flags.roots, !flags.no_prefetch});
   ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;

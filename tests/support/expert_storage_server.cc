@@ -6,7 +6,7 @@
 
 namespace odmoe {
 
-ExpertStorageTestServer::ExpertStorageTestServer(ModelHost::Options options)
+ExpertStorageTestServer::ExpertStorageTestServer(StoreHost::Options options)
     : models(std::move(options)) {
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = sockets.path();

@@ -6,18 +6,18 @@
 
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/service/expert_storage_service.h"
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 
 // Serves until destroyed, on a free port, its socket in a directory of its own.
 struct ExpertStorageTestServer {
-  explicit ExpertStorageTestServer(ModelHost::Options options = {});
+  explicit ExpertStorageTestServer(StoreHost::Options options = {});
   ~ExpertStorageTestServer();
 
   TemporaryDirectory sockets;
-  ModelHost models;
+  StoreHost models;
   std::unique_ptr<ExpertStorageServer> service;
   std::unique_ptr<RpcServer> server;
   std::string endpoint;

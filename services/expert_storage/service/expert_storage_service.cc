@@ -42,7 +42,7 @@ v1::OpenedModel ToProto(const HostedModel& model) {
 
 class Service final : public Contract, public ExpertStorageServer {
  public:
-  Service(ModelHost& models, std::unique_ptr<DescriptorServer> descriptors, size_t threads)
+  Service(StoreHost& models, std::unique_ptr<DescriptorServer> descriptors, size_t threads)
       : models_(models), descriptors_(std::move(descriptors)), executor_(threads) {}
 
   grpc::Service* service() override { return this; }
@@ -124,7 +124,7 @@ class Service final : public Contract, public ExpertStorageServer {
     return absl::OkStatus();
   }
 
-  ModelHost& models_;
+  StoreHost& models_;
   const std::unique_ptr<DescriptorServer> descriptors_;
   SessionSet sessions_;
   ThreadPool executor_;
@@ -133,7 +133,7 @@ class Service final : public Contract, public ExpertStorageServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ExpertStorageServer>> ExpertStorageServer::Create(
-    ModelHost& models, const ExpertStorageServiceOptions& options) {
+    StoreHost& models, const ExpertStorageServiceOptions& options) {
   ODMOE_ASSIGN_OR_RETURN(auto descriptors, DescriptorServer::Start(options.socket_directory));
   return std::make_unique<Service>(models, std::move(descriptors), options.threads);
 }

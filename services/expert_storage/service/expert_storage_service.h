@@ -5,7 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 
 namespace grpc {
 class Service;
@@ -23,7 +23,7 @@ class ExpertStorageServer {
  public:
   // UNAVAILABLE: the socket cannot be bound.
   static absl::StatusOr<std::unique_ptr<ExpertStorageServer>> Create(
-      ModelHost& models, const ExpertStorageServiceOptions& options);
+      StoreHost& models, const ExpertStorageServiceOptions& options);
   virtual ~ExpertStorageServer() = default;
   // To be registered with a server; owned by this.
   virtual grpc::Service* service() = 0;

@@ -47,7 +47,7 @@ struct ReadExpertStream::Pin {
 };
 
 ReadExpertStream* ReadExpertStream::Start(grpc::CallbackServerContext* context,
-                                          grpc::ByteBuffer request, ModelHost& models,
+                                          grpc::ByteBuffer request, StoreHost& models,
                                           ThreadPool& executor) {
   const absl::Time deadline = std::min(DeadlineOf(*context), absl::Now() + kLongestWait);
   std::shared_ptr<ReadExpertStream> stream(new ReadExpertStream(models, deadline));

@@ -13,7 +13,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "odmoe/expert_storage/v1/expert_storage_service.pb.h"
 #include "services/core/base/thread_pool.h"
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 
 namespace odmoe {
 
@@ -27,7 +27,7 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
 
   // `models` and `executor` outlive the call.
   static ReadExpertStream* Start(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
-                                 ModelHost& models, ThreadPool& executor);
+                                 StoreHost& models, ThreadPool& executor);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -37,7 +37,7 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   // A pin of the store's local client, dropped at destruction.
   struct Pin;
 
-  ReadExpertStream(ModelHost& models, absl::Time deadline)
+  ReadExpertStream(StoreHost& models, absl::Time deadline)
       : models_(models), deadline_(deadline) {}
 
   absl::Status Begin(grpc::ByteBuffer request);
@@ -46,7 +46,7 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   grpc::ByteBuffer NextChunk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  ModelHost& models_;
+  StoreHost& models_;
   const absl::Time deadline_;
   std::shared_ptr<ReadExpertStream> self_;  // until OnDone
   // Set by Begin, before anything that reads them can run; but OnCancel can any time.

@@ -14,7 +14,7 @@
 #include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
 #include "services/core/base/thread_pool.h"
 #include "services/expert_storage/service/descriptor_server.h"
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 
 namespace odmoe {
 
@@ -37,7 +37,7 @@ class SessionSet {
 
 // What sessions need of their server; outlives them.
 struct SessionContext {
-  ModelHost& models;
+  StoreHost& models;
   DescriptorServer& descriptors;
   ThreadPool& executor;
   SessionSet& sessions;

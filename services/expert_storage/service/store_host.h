@@ -27,13 +27,13 @@ struct HostedModel {
 };
 
 // Opens and closes models below the allowed roots, one at a time. Thread-safe.
-class ModelHost {
+class StoreHost {
  public:
   struct Options {
     std::vector<std::string> roots;  // folders that clients may open models in; none: nothing
     bool prefetch = true;
   };
-  explicit ModelHost(Options options) : options_(std::move(options)) {}
+  explicit StoreHost(Options options) : options_(std::move(options)) {}
 
   // For a client: PERMISSION_DENIED where the path, its links resolved, lies below no root.
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, FAILED_PRECONDITION: as OpenModel in the contract.

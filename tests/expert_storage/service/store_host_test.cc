@@ -1,4 +1,4 @@
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 
 #include <filesystem>
 
@@ -9,9 +9,9 @@
 namespace odmoe {
 namespace {
 
-class ModelHostTest : public ::testing::Test {
+class StoreHostTest : public ::testing::Test {
  protected:
-  ModelHostTest() {
+  StoreHostTest() {
     for (const char* model : {"root/one", "root/two", "outside/three"}) {
       WriteRandomExperts(directory_ / model, {});
     }
@@ -23,10 +23,10 @@ class ModelHostTest : public ::testing::Test {
 
   const Budget half_ = ParseBudget("50%").value();
   TemporaryDirectory directory_;
-  ModelHost host_{{{directory_ / "root"}, true}};
+  StoreHost host_{{{directory_ / "root"}, true}};
 };
 
-TEST_F(ModelHostTest, OpensBelowARootOnly) {
+TEST_F(StoreHostTest, OpensBelowARootOnly) {
   EXPECT_TRUE(absl::IsPermissionDenied(OpenForClient(directory_ / "outside/three").status()));
   EXPECT_TRUE(absl::IsPermissionDenied(
       OpenForClient(directory_ / "root/../outside/three").status()));
@@ -39,7 +39,7 @@ TEST_F(ModelHostTest, OpensBelowARootOnly) {
   EXPECT_EQ((*model)->name, "one");
 }
 
-TEST_F(ModelHostTest, ALinkOutOfARootLeadsNowhere) {
+TEST_F(StoreHostTest, ALinkOutOfARootLeadsNowhere) {
   std::filesystem::create_directory_symlink(directory_ / "outside/three",
                                             directory_ / "root/link");
   std::filesystem::create_directory_symlink(directory_ / "outside", directory_ / "root/up");
@@ -47,26 +47,26 @@ TEST_F(ModelHostTest, ALinkOutOfARootLeadsNowhere) {
   EXPECT_TRUE(absl::IsPermissionDenied(OpenForClient(directory_ / "root/up/three").status()));
 }
 
-TEST_F(ModelHostTest, ARootThatIsALinkIsWhereItPoints) {
+TEST_F(StoreHostTest, ARootThatIsALinkIsWhereItPoints) {
   std::filesystem::create_directory_symlink(directory_ / "root", directory_ / "alias");
-  ModelHost host({{directory_ / "alias"}, true});
+  StoreHost host({{directory_ / "alias"}, true});
   EXPECT_TRUE(host.OpenForClient(directory_ / "root/one", half_, SourceKind::kMapped).ok());
 }
 
-TEST_F(ModelHostTest, WithoutRootsClientsOpenNothing) {
-  ModelHost host({{}, true});
+TEST_F(StoreHostTest, WithoutRootsClientsOpenNothing) {
+  StoreHost host({{}, true});
   EXPECT_TRUE(absl::IsPermissionDenied(
       host.OpenForClient(directory_ / "root/one", half_, SourceKind::kMapped).status()));
   EXPECT_TRUE(host.Open(directory_ / "root/one", half_, SourceKind::kMapped).ok());
 }
 
-TEST_F(ModelHostTest, OpeningTheSameAgainChangesNothing) {
+TEST_F(StoreHostTest, OpeningTheSameAgainChangesNothing) {
   const auto first = OpenForClient(directory_ / "root/one").value();
   EXPECT_EQ(OpenForClient(directory_ / "root/one/").value(), first);
   EXPECT_EQ(OpenForClient(directory_ / "root/./one").value(), first);
 }
 
-TEST_F(ModelHostTest, ASecondModelOrBudgetIsRefusedUntilTheFirstIsClosed) {
+TEST_F(StoreHostTest, ASecondModelOrBudgetIsRefusedUntilTheFirstIsClosed) {
   ASSERT_TRUE(OpenForClient(directory_ / "root/one").ok());
   EXPECT_TRUE(absl::IsFailedPrecondition(OpenForClient(directory_ / "root/two").status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(
@@ -76,7 +76,7 @@ TEST_F(ModelHostTest, ASecondModelOrBudgetIsRefusedUntilTheFirstIsClosed) {
   EXPECT_TRUE(OpenForClient(directory_ / "root/two").ok());
 }
 
-TEST_F(ModelHostTest, AModelInUseIsNotClosed) {
+TEST_F(StoreHostTest, AModelInUseIsNotClosed) {
   ASSERT_TRUE(OpenForClient(directory_ / "root/one").ok());
   const auto attached = host_.Attach("one", "test").value();
   EXPECT_TRUE(absl::IsFailedPrecondition(host_.Close("one")));
@@ -86,7 +86,7 @@ TEST_F(ModelHostTest, AModelInUseIsNotClosed) {
   EXPECT_TRUE(absl::IsNotFound(host_.Attach("one", "test").status()));
 }
 
-TEST_F(ModelHostTest, AFailedOpeningLeavesRoomForAnother) {
+TEST_F(StoreHostTest, AFailedOpeningLeavesRoomForAnother) {
   CorruptExpert(directory_ / "root/one", {0, 0});
   std::filesystem::remove(directory_ / "root/one/experts/registry.json");
   EXPECT_TRUE(absl::IsNotFound(OpenForClient(directory_ / "root/one").status()));

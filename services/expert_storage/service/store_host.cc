@@ -1,4 +1,4 @@
-#include "services/expert_storage/service/model_host.h"
+#include "services/expert_storage/service/store_host.h"
 
 #include <filesystem>
 #include <system_error>
@@ -34,7 +34,7 @@ bool Same(const Budget& a, const Budget& b) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ModelHost::Allowed(const std::string& path) const {
+absl::StatusOr<std::string> StoreHost::Allowed(const std::string& path) const {
   if (path.empty() || path[0] != '/') {
     return absl::InvalidArgumentError(absl::StrCat("path '", path, "' is not absolute"));
   }
@@ -47,14 +47,14 @@ absl::StatusOr<std::string> ModelHost::Allowed(const std::string& path) const {
       absl::StrCat("'", path, "' is not below a folder this store may open models in"));
 }
 
-absl::StatusOr<std::shared_ptr<HostedModel>> ModelHost::OpenForClient(const std::string& path,
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::OpenForClient(const std::string& path,
                                                                       const Budget& budget,
                                                                       SourceKind source) {
   ODMOE_ASSIGN_OR_RETURN(const std::string resolved, Allowed(path));
   return Open(resolved, budget, source);
 }
 
-absl::StatusOr<std::shared_ptr<HostedModel>> ModelHost::Open(const std::string& path,
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& path,
                                                              const Budget& budget,
                                                              SourceKind source) {
   auto model = std::make_shared<HostedModel>();
@@ -89,7 +89,7 @@ absl::StatusOr<std::shared_ptr<HostedModel>> ModelHost::Open(const std::string& 
   return model;
 }
 
-absl::Status ModelHost::Serve(std::string name, std::unique_ptr<CachingExpertStore> store) {
+absl::Status StoreHost::Serve(std::string name, std::unique_ptr<CachingExpertStore> store) {
   auto model = std::make_shared<HostedModel>();
   model->name = std::move(name);
   model->store = std::move(store);
@@ -100,7 +100,7 @@ absl::Status ModelHost::Serve(std::string name, std::unique_ptr<CachingExpertSto
   return absl::OkStatus();
 }
 
-absl::Status ModelHost::Close(absl::string_view name) {
+absl::Status StoreHost::Close(absl::string_view name) {
   std::shared_ptr<HostedModel> closed;
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(closed, FindLocked(name));
@@ -113,18 +113,18 @@ absl::Status ModelHost::Close(absl::string_view name) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<HostedModel>> ModelHost::Find(absl::string_view name) const {
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Find(absl::string_view name) const {
   absl::ReaderMutexLock lock(&mutex_);
   return FindLocked(name);
 }
 
-absl::StatusOr<std::shared_ptr<HostedModel>> ModelHost::FindLocked(absl::string_view name) const {
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::FindLocked(absl::string_view name) const {
   if (model_ != nullptr && (name.empty() || name == model_->name)) return model_;
   if (name.empty()) return absl::NotFoundError("no model is open");
   return absl::NotFoundError(absl::StrCat("no model '", name, "' is open"));
 }
 
-absl::StatusOr<ModelHost::Attached> ModelHost::Attach(absl::string_view name,
+absl::StatusOr<StoreHost::Attached> StoreHost::Attach(absl::string_view name,
                                                       std::string client_name) {
   // Under the lock, so that Close sees the session or the session does not see the model.
   absl::ReaderMutexLock lock(&mutex_);
@@ -134,7 +134,7 @@ absl::StatusOr<ModelHost::Attached> ModelHost::Attach(absl::string_view name,
   return attached;
 }
 
-std::vector<std::shared_ptr<HostedModel>> ModelHost::List() const {
+std::vector<std::shared_ptr<HostedModel>> StoreHost::List() const {
   absl::ReaderMutexLock lock(&mutex_);
   if (model_ == nullptr) return {};
   return {model_};
