@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "converter/quantize/lane_encoders.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
 
@@ -53,7 +54,7 @@ bool CanEncode(DType dtype) {
     case DType::kQ8_0:
       return true;
     default:
-      return false;
+      return BestLaneEncoders().can_encode(dtype);
   }
 }
 
@@ -70,6 +71,12 @@ absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t col
   }
   ODMOE_RETURN_IF_ERROR(CheckFinite(values, columns));
   ODMOE_RETURN_IF_ERROR(CheckImportance(importance, columns));
+  const EncodeJob job = {.values = values.data(),
+                         .rows = static_cast<int64_t>(values.size()) / columns,
+                         .columns = columns,
+                         .importance = importance.empty() ? nullptr : importance.data(),
+                         .out = reinterpret_cast<uint8_t*>(out)};
+  if (BestLaneEncoders().encode(dtype, job)) return absl::OkStatus();
   return EncodeRow(dtype, values, out);
 }
 

@@ -1,0 +1,136 @@
+#include "converter/quantize/lane_encoders.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+// Arrays of vectors do not exist for vectors without a size. Of SSE's versions one is enough: what is
+// without AVX2 is slow whichever.
+#ifndef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS \
+  (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | HWY_SSSE3 | HWY_SSE4)
+#endif
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "converter/quantize/lane_encoders.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "converter/quantize/small_blocks-inl.h"
+#include "converter/quantize/super_blocks-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace odmoe {
+namespace HWY_NAMESPACE {
+
+using LaneEncoder = void (*)(const LaneBlocks& blocks);
+
+LaneEncoder FindLaneEncoder(DType dtype) {
+  switch (dtype) {
+    case DType::kQ4_0: return &EncodeSymmetricBlock<8>;
+    case DType::kQ5_0: return &EncodeSymmetricBlock<16>;
+    case DType::kQ4_1: return &EncodeRangeBlock<15>;
+    case DType::kQ5_1: return &EncodeRangeBlock<31>;
+    case DType::kIQ4_NL: return &EncodeIQ4_NL;
+    case DType::kMXFP4: return &EncodeMXFP4;
+    case DType::kQ2_K: return &EncodeQ2_K;
+    case DType::kQ3_K: return &EncodeQ3_K;
+    case DType::kQ4_K: return &EncodeQ4_K;
+    case DType::kQ5_K: return &EncodeQ5_K;
+    case DType::kQ6_K: return &EncodeQ6_K;
+    case DType::kTQ1_0: return &EncodeTQ1_0;
+    case DType::kTQ2_0: return &EncodeTQ2_0;
+    default: return nullptr;
+  }
+}
+
+// Sums over a row, in order; formats of small blocks weigh by the row's mean square.
+std::vector<float> RowMeanSquares(const EncodeJob& job) {
+  // Several rows at a time hide the latency of an addition.
+  constexpr int64_t kRowsAtOnce = 8;
+  std::vector<float> means(static_cast<size_t>(job.rows));
+  for (int64_t first = 0; first < job.rows; first += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, job.rows - first);
+    float sums[kRowsAtOnce] = {};
+    for (int64_t c = 0; c < job.columns; ++c) {
+      for (int64_t r = 0; r < rows; ++r) {
+        const float x = job.values[(first + r) * job.columns + c];
+        sums[r] += x * x;
+      }
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      means[static_cast<size_t>(first + r)] = sums[r] / static_cast<float>(job.columns);
+    }
+  }
+  return means;
+}
+
+// columns[i][lane] = rows[lane][i] for i in [0, count); lanes past `used` become zeros.
+void Transpose(const float* const* rows, size_t used, int64_t count, float* columns) {
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    for (int64_t i = 0; i < count; ++i) {
+      columns[static_cast<size_t>(i) * kLanes + lane] = lane < used ? rows[lane][i] : 0.0f;
+    }
+  }
+}
+
+bool EncodeInLanes(DType dtype, const EncodeJob& job) {
+  const LaneEncoder encode = FindLaneEncoder(dtype);
+  if (encode == nullptr) return false;
+  const DTypeInfo& info = Info(dtype);
+  const int64_t elements = info.block_elements, bytes = info.block_bytes;
+  const int64_t blocks_per_row = job.columns / elements;
+  const int64_t blocks = job.rows * blocks_per_row;
+  const bool weighted = job.importance != nullptr;
+  const std::vector<float> means =
+      weighted && elements < kSuperBlock ? RowMeanSquares(job) : std::vector<float>();
+
+  HWY_ALIGN float x[kSuperBlock * kLanes];
+  HWY_ALIGN float importance[kSuperBlock * kLanes];
+  HWY_ALIGN float row_mean_square[kLanes] = {};
+  HWY_ALIGN uint8_t image[kSuperBlock * kLanes];
+  const LaneBlocks lanes = {x, weighted ? importance : nullptr, row_mean_square, image};
+  for (int64_t first = 0; first < blocks; first += static_cast<int64_t>(kLanes)) {
+    const size_t used = static_cast<size_t>(std::min<int64_t>(kLanes, blocks - first));
+    const float* block_values[kLanes];
+    const float* block_importance[kLanes];
+    for (size_t lane = 0; lane < used; ++lane) {
+      const int64_t block = first + static_cast<int64_t>(lane);
+      block_values[lane] = job.values + block * elements;
+      if (weighted) block_importance[lane] = job.importance + block % blocks_per_row * elements;
+      if (!means.empty()) row_mean_square[lane] = means[static_cast<size_t>(block / blocks_per_row)];
+    }
+    Transpose(block_values, used, elements, x);
+    if (weighted) Transpose(block_importance, used, elements, importance);
+    encode(lanes);
+    for (size_t lane = 0; lane < used; ++lane) {
+      uint8_t* out = job.out + (first + static_cast<int64_t>(lane)) * bytes;
+      for (int64_t b = 0; b < bytes; ++b) out[b] = image[static_cast<size_t>(b) * kLanes + lane];
+    }
+  }
+  return true;
+}
+
+bool CanEncodeInLanes(DType dtype) { return FindLaneEncoder(dtype) != nullptr; }
+
+const LaneEncoders* Encoders() {
+  static constexpr LaneEncoders kEncoders = {
+      .target = HWY_STR(HWY_NAMESPACE) + 2,  // without the N_
+      .encode = &EncodeInLanes,
+      .can_encode = &CanEncodeInLanes,
+  };
+  return &kEncoders;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace odmoe
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace odmoe {
+
+HWY_EXPORT(Encoders);
+
+const LaneEncoders& BestLaneEncoders() { return *HWY_DYNAMIC_DISPATCH(Encoders)(); }
+
+}  // namespace odmoe
+#endif  // HWY_ONCE
