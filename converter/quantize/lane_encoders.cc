@@ -20,6 +20,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
+namespace block_lanes {
 namespace HWY_NAMESPACE {
 
 using LaneEncoder = void (*)(const LaneBlocks& blocks);
@@ -122,15 +123,21 @@ const LaneEncoders* Encoders() {
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace block_lanes
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace odmoe {
 
+namespace block_lanes {
 HWY_EXPORT(Encoders);
+}  // namespace block_lanes
 
-const LaneEncoders& BestLaneEncoders() { return *HWY_DYNAMIC_DISPATCH(Encoders)(); }
+const LaneEncoders& BestLaneEncoders() {
+  using namespace block_lanes;  // the dispatch names its table by the bare name
+  return *HWY_DYNAMIC_DISPATCH(Encoders)();
+}
 
 }  // namespace odmoe
 #endif  // HWY_ONCE

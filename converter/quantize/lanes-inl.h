@@ -19,6 +19,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
+namespace block_lanes {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -141,6 +142,7 @@ inline Floats SumOfSquares(const float* x, int count) {
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace block_lanes
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();
 

@@ -12,6 +12,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
+namespace block_lanes {
 namespace HWY_NAMESPACE {
 
 // Below this a sub-block counts as zeros.
@@ -304,6 +305,7 @@ inline Floats FitScales(const Floats* x, const Floats* w, int count, int max_cod
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace block_lanes
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();
 

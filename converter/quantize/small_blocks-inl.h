@@ -15,6 +15,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
+namespace block_lanes {
 namespace HWY_NAMESPACE {
 
 inline constexpr int kSmallBlock = 32;
@@ -216,6 +217,7 @@ inline void EncodeMXFP4(const LaneBlocks& blocks) {
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace block_lanes
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();
 

@@ -13,6 +13,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
+namespace block_lanes {
 namespace HWY_NAMESPACE {
 
 // Codes of a block, a byte each, until they are packed.
@@ -432,6 +433,7 @@ inline void EncodeTQ2_0(const LaneBlocks& blocks) {
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace block_lanes
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();
 
