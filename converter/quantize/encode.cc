@@ -1,32 +1,26 @@
 #include "converter/quantize/encode.h"
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "converter/quantize/lane_encoders.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/tensor/convert.h"
 
 namespace odmoe {
 namespace {
 
-absl::Status CheckFinite(absl::Span<const float> values, int64_t columns) {
-  // Whole runs first, without a branch a number.
-  constexpr size_t kRun = 4096;
-  for (size_t begin = 0; begin < values.size(); begin += kRun) {
-    const auto run = values.subspan(begin, kRun);
-    bool finite = true;
-    for (const float v : run) finite &= std::fabs(v) <= std::numeric_limits<float>::max();
-    for (size_t i = 0; !finite && i < run.size(); ++i) {
-      if (std::isfinite(run[i])) continue;
-      const size_t index = begin + i;
-      return absl::InvalidArgumentError(
-          absl::StrCat("value ", index, " (row ", index / columns, ", column ", index % columns,
-                       ") is ", run[i], ": NaN and infinity have no code"));
-    }
+absl::Status CheckFinite(absl::Span<const float> values, int64_t columns, int64_t first_row) {
+  if (BestLaneEncoders().all_finite(values.data(), static_cast<int64_t>(values.size()))) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  const auto bad = std::find_if_not(values.begin(), values.end(),
+                                    [](float v) { return std::isfinite(v); });
+  const int64_t index = first_row * columns + (bad - values.begin());
+  return absl::InvalidArgumentError(
+      absl::StrCat("value ", index, " (row ", index / columns, ", column ", index % columns,
+                   ") is ", *bad, ": NaN and infinity have no code"));
 }
 
 absl::Status CheckImportance(absl::Span<const float> importance, int64_t columns) {
@@ -47,15 +41,7 @@ absl::Status CheckImportance(absl::Span<const float> importance, int64_t columns
 }  // namespace
 
 bool CanEncode(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-    case DType::kQ8_0:
-      return true;
-    default:
-      return BestLaneEncoders().can_encode(dtype);
-  }
+  return dtype == DType::kF32 || BestLaneEncoders().can_encode(dtype);
 }
 
 absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t columns,
@@ -63,21 +49,37 @@ absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t col
   if (!CanEncode(dtype)) {
     return absl::UnimplementedError(absl::StrCat(Info(dtype).name, " is not written, only read"));
   }
-  ODMOE_RETURN_IF_ERROR(RowBytes(dtype, columns).status());
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, columns));
   if (values.empty()) return absl::OkStatus();
   if (columns == 0 || values.size() % static_cast<size_t>(columns) != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(values.size(), " values are no whole rows of ", columns));
   }
-  ODMOE_RETURN_IF_ERROR(CheckFinite(values, columns));
   ODMOE_RETURN_IF_ERROR(CheckImportance(importance, columns));
-  const EncodeJob job = {.values = values.data(),
-                         .rows = static_cast<int64_t>(values.size()) / columns,
-                         .columns = columns,
-                         .importance = importance.empty() ? nullptr : importance.data(),
-                         .out = reinterpret_cast<uint8_t*>(out)};
-  if (BestLaneEncoders().encode(dtype, job)) return absl::OkStatus();
-  return EncodeRow(dtype, values, out);
+  // So many rows at a time that they are still in cache when they are encoded after the check.
+  constexpr int64_t kElementsAtOnce = 1 << 15;
+  const int64_t rows = static_cast<int64_t>(values.size()) / columns;
+  const int64_t rows_at_once = std::max<int64_t>(1, kElementsAtOnce / columns);
+  for (int64_t row = 0; row < rows; row += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, rows - row);
+    const auto part = values.subspan(static_cast<size_t>(row * columns),
+                                     static_cast<size_t>(count * columns));
+    ODMOE_RETURN_IF_ERROR(CheckFinite(part, columns, row));
+    std::byte* const part_out = out + static_cast<uint64_t>(row) * row_bytes;
+    if (dtype == DType::kF32) {
+      std::memcpy(part_out, part.data(), part.size() * sizeof(float));
+      continue;
+    }
+    const EncodeJob job = {.values = part.data(),
+                           .rows = count,
+                           .columns = columns,
+                           .importance = importance.empty() ? nullptr : importance.data(),
+                           .out = reinterpret_cast<uint8_t*>(part_out)};
+    if (!BestLaneEncoders().encode(dtype, job)) {
+      return absl::InternalError(absl::StrCat("no encoder for ", Info(dtype).name));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace odmoe

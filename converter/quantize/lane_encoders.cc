@@ -4,8 +4,8 @@
 #include <cstring>
 #include <vector>
 
-// Arrays of vectors do not exist for vectors without a size. Of SSE's versions one is enough: what is
-// without AVX2 is slow whichever.
+// Arrays of vectors do not exist for vectors without a size. Of SSE's versions one is enough: what
+// is without AVX2 is slow whichever.
 #ifndef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS \
   (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | HWY_SSSE3 | HWY_SSE4)
@@ -15,6 +15,7 @@
 #define HWY_TARGET_INCLUDE "converter/quantize/lane_encoders.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "converter/quantize/plain_rows-inl.h"
 #include "converter/quantize/small_blocks-inl.h"
 #include "converter/quantize/super_blocks-inl.h"
 
@@ -65,13 +66,34 @@ std::vector<float> RowMeanSquares(const EncodeJob& job) {
   return means;
 }
 
-// columns[i][lane] = rows[lane][i] for i in [0, count); lanes past `used` become zeros.
-void Transpose(const float* const* rows, size_t used, int64_t count, float* columns) {
-  for (size_t lane = 0; lane < kLanes; ++lane) {
-    for (int64_t i = 0; i < count; ++i) {
-      columns[static_cast<size_t>(i) * kLanes + lane] = lane < used ? rows[lane][i] : 0.0f;
-    }
+#if HWY_TARGET != HWY_SCALAR
+// Four rows' next four columns.
+HWY_INLINE void TransposeFour(const float* const* rows, int64_t i, float* columns) {
+  const hn::FixedTag<float, 4> d;
+  const hn::RepartitionToWide<decltype(d)> pairs;
+  const auto a = hn::LoadU(d, rows[0] + i), b = hn::LoadU(d, rows[1] + i);
+  const auto c = hn::LoadU(d, rows[2] + i), e = hn::LoadU(d, rows[3] + i);
+  const auto ab_low = hn::BitCast(pairs, hn::InterleaveLower(d, a, b));
+  const auto ab_high = hn::BitCast(pairs, hn::InterleaveUpper(d, a, b));
+  const auto ce_low = hn::BitCast(pairs, hn::InterleaveLower(d, c, e));
+  const auto ce_high = hn::BitCast(pairs, hn::InterleaveUpper(d, c, e));
+  float* out = columns + static_cast<size_t>(i) * kLanes;
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab_low, ce_low)), d, out);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab_low, ce_low)), d, out + kLanes);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, ab_high, ce_high)), d, out + 2 * kLanes);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, ab_high, ce_high)), d, out + 3 * kLanes);
+}
+#endif
+
+// columns[i][lane] = rows[lane][i] for i in [0, count), count a multiple of 4.
+void Transpose(const float* const* rows, int64_t count, float* columns) {
+#if HWY_TARGET == HWY_SCALAR
+  std::copy_n(rows[0], count, columns);
+#else
+  for (size_t lane = 0; lane < kLanes; lane += 4) {
+    for (int64_t i = 0; i < count; i += 4) TransposeFour(rows + lane, i, columns + lane);
   }
+#endif
 }
 
 bool EncodeInLanes(DType dtype, const EncodeJob& job) {
@@ -88,20 +110,24 @@ bool EncodeInLanes(DType dtype, const EncodeJob& job) {
   HWY_ALIGN float x[kSuperBlock * kLanes];
   HWY_ALIGN float importance[kSuperBlock * kLanes];
   HWY_ALIGN float row_mean_square[kLanes] = {};
+  static constexpr float kZeros[kSuperBlock] = {};  // what fills lanes past the last block
   HWY_ALIGN uint8_t image[kSuperBlock * kLanes];
   const LaneBlocks lanes = {x, weighted ? importance : nullptr, row_mean_square, image};
   for (int64_t first = 0; first < blocks; first += static_cast<int64_t>(kLanes)) {
     const size_t used = static_cast<size_t>(std::min<int64_t>(kLanes, blocks - first));
     const float* block_values[kLanes];
     const float* block_importance[kLanes];
+    std::fill_n(block_values, kLanes, kZeros);
+    std::fill_n(block_importance, kLanes, kZeros);
     for (size_t lane = 0; lane < used; ++lane) {
       const int64_t block = first + static_cast<int64_t>(lane);
       block_values[lane] = job.values + block * elements;
       if (weighted) block_importance[lane] = job.importance + block % blocks_per_row * elements;
-      if (!means.empty()) row_mean_square[lane] = means[static_cast<size_t>(block / blocks_per_row)];
+      const auto row = static_cast<size_t>(block / blocks_per_row);
+      if (!means.empty()) row_mean_square[lane] = means[row];
     }
-    Transpose(block_values, used, elements, x);
-    if (weighted) Transpose(block_importance, used, elements, importance);
+    Transpose(block_values, elements, x);
+    if (weighted) Transpose(block_importance, elements, importance);
     encode(lanes);
     for (size_t lane = 0; lane < used; ++lane) {
       uint8_t* out = job.out + (first + static_cast<int64_t>(lane)) * bytes;
@@ -111,13 +137,34 @@ bool EncodeInLanes(DType dtype, const EncodeJob& job) {
   return true;
 }
 
-bool CanEncodeInLanes(DType dtype) { return FindLaneEncoder(dtype) != nullptr; }
+using RowEncoder = void (*)(const float* x, int64_t n, uint8_t* out);
+
+RowEncoder FindRowEncoder(DType dtype) {
+  switch (dtype) {
+    case DType::kF16: return &EncodeF16;
+    case DType::kBF16: return &EncodeBF16;
+    case DType::kQ8_0: return &EncodeQ8_0Blocks;
+    default: return nullptr;
+  }
+}
+
+bool EncodeJobRows(DType dtype, const EncodeJob& job) {
+  const RowEncoder encode = FindRowEncoder(dtype);
+  if (encode == nullptr) return EncodeInLanes(dtype, job);
+  encode(job.values, job.rows * job.columns, job.out);
+  return true;
+}
+
+bool HasEncoder(DType dtype) {
+  return FindLaneEncoder(dtype) != nullptr || FindRowEncoder(dtype) != nullptr;
+}
 
 const LaneEncoders* Encoders() {
   static constexpr LaneEncoders kEncoders = {
       .target = HWY_STR(HWY_NAMESPACE) + 2,  // without the N_
-      .encode = &EncodeInLanes,
-      .can_encode = &CanEncodeInLanes,
+      .encode = &EncodeJobRows,
+      .can_encode = &HasEncoder,
+      .all_finite = &AllFinite,
   };
   return &kEncoders;
 }

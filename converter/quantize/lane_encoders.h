@@ -22,6 +22,8 @@ struct LaneEncoders {
   // False: not a format of these.
   bool (*encode)(DType dtype, const EncodeJob& job);
   bool (*can_encode)(DType dtype);
+  // Whether none of x[0, n) is NaN or infinite.
+  bool (*all_finite)(const float* x, int64_t n);
 };
 
 // The best this machine can run.

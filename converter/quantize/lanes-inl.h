@@ -1,8 +1,8 @@
 // Vectors in which every lane is a block of its own, for the current Highway target.
 //
-// The reference quantizers are sequences of float operations, each rounded by itself, and their sums
-// depend on the order. A lane does exactly that sequence for its block, so that the bytes are the
-// reference's whatever the width: nothing is reassociated and nothing fused.
+// The reference quantizers are sequences of float operations, each rounded by itself, and their
+// sums depend on the order. A lane does exactly that sequence for its block, so that the bytes are
+// the reference's whatever the width: nothing is reassociated and nothing fused.
 
 #if defined(ODMOE_QUANTIZE_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ODMOE_QUANTIZE_LANES_INL_H_
@@ -46,8 +46,8 @@ HWY_INLINE Floats Select(Lanes mask, Floats yes, Floats no) {
   return hn::IfThenElse(mask, yes, no);
 }
 
-// What adding 1.5 * 2^23 leaves in the mantissa: the nearest integer, halves to even, where
-// |v| < 2^22, a remainder of it beyond, and zero of a NaN. The reference rounds so; what it makes of
+// What adding 1.5 * 2^23 leaves in the mantissa: the nearest integer, halves to even, where |v| <
+// 2^22, a remainder of it beyond, and zero of a NaN. The reference rounds so; what it makes of
 // numbers out of range shows in the bytes.
 HWY_INLINE Ints RoundedInt(Floats v) {
   const Ints bits = hn::BitCast(LaneIntTag(), hn::Add(v, F(12582912.0f)));

@@ -1,5 +1,5 @@
-// Blocks of 256 elements, a lane each: q2_K to q6_K and the ternary formats. Layouts are described in
-// services/core/tensor/decode_super_blocks.cc.
+// Blocks of 256 elements, a lane each: q2_K to q6_K and the ternary formats. Layouts are described
+// in services/core/tensor/decode_super_blocks.cc.
 
 #if defined(ODMOE_QUANTIZE_SUPER_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ODMOE_QUANTIZE_SUPER_BLOCKS_INL_H_

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/decoders.h"
+#include "services/core/tensor/widen_rows.h"
 
 namespace odmoe {
 
@@ -49,13 +50,6 @@ float BF16ToF32(uint16_t bits) {
 }
 
 namespace {
-
-template <typename T>
-T LoadAt(const std::byte* in, size_t index) {
-  T value;
-  std::memcpy(&value, in + index * sizeof(T), sizeof(T));
-  return value;
-}
 
 template <typename T>
 void StoreAt(std::byte* out, size_t index, T value) {
@@ -115,10 +109,10 @@ absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> value
       if (!values.empty()) std::memcpy(values.data(), in, values.size() * sizeof(float));
       return absl::OkStatus();
     case DType::kF16:
-      for (size_t i = 0; i < values.size(); ++i) values[i] = F16ToF32(LoadAt<uint16_t>(in, i));
+      WidenF16Row(in, values);
       return absl::OkStatus();
     case DType::kBF16:
-      for (size_t i = 0; i < values.size(); ++i) values[i] = BF16ToF32(LoadAt<uint16_t>(in, i));
+      WidenBF16Row(in, values);
       return absl::OkStatus();
     default:
       break;
@@ -134,7 +128,7 @@ absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> value
 }
 
 BlockDecoder FindBlockDecoder(DType dtype) {
-  for (const auto find : {&FindSmallBlockDecoder, &FindSuperBlockDecoder}) {
+  for (const auto find : {&FindSmallBlockDecoder, &FindSuperBlockDecoder, &FindGridBlockDecoder}) {
     if (const BlockDecoder decode = find(dtype)) return decode;
   }
   return nullptr;

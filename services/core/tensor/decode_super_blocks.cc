@@ -1,5 +1,5 @@
-// Blocks of 256 elements: the K formats, whose sub-blocks of 16 or 32 have quantized scales, and the
-// ternary ones.
+// Blocks of 256 elements: the K formats, whose sub-blocks of 16 or 32 have quantized scales, and
+// the ternary ones.
 #include <cstring>
 
 #include "services/core/tensor/decoders.h"
@@ -24,8 +24,8 @@ void DecodeQ2_K(const uint8_t* block, float* out) {
   }
 }
 
-// High bits, one plane a 32 elements; low two bits; 16 six-bit scales in 12 bytes: low nibbles two a
-// byte (s and s + 8), then high pairs; d. x = d * (scale - 32) * (code - 4)
+// High bits, one plane a 32 elements; low two bits; 16 six-bit scales in 12 bytes: low nibbles two
+// a byte (s and s + 8), then high pairs; d. x = d * (scale - 32) * (code - 4)
 void DecodeQ3_K(const uint8_t* block, float* out) {
   const float d = LoadF16(block + 108);
   const uint8_t* scales = block + 96;

@@ -7,6 +7,10 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <xxhash.h>
+
+#include "services/core/tensor/dtype.h"
+#include "tests/support/integer_random.h"
 
 namespace odmoe {
 namespace {
@@ -60,6 +64,26 @@ TEST(BFloat16Test, RoundsToNearestEvenAndQuietsNaN) {
     const float value = BF16ToF32(static_cast<uint16_t>(bits));
     if (!std::isnan(value)) {
       EXPECT_EQ(F32ToBF16(value), bits);
+    }
+  }
+}
+
+// Every half, at lengths that leave parts of vectors, whatever the instruction set.
+TEST(HalfTest, RowsAreWhatTheirNumbersAre) {
+  for (const auto& [dtype, widen] : {std::pair{DType::kF16, &F16ToF32},
+                                     std::pair{DType::kBF16, &BF16ToF32}}) {
+    std::vector<uint16_t> halves(65536 + 13);
+    for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+    std::vector<float> values(halves.size());
+    const auto* bytes = reinterpret_cast<const std::byte*>(halves.data());
+    ASSERT_TRUE(DecodeRow(dtype, bytes, absl::MakeSpan(values)).ok());
+    for (size_t i = 0; i < halves.size(); ++i) {
+      const float expected = (*widen)(halves[i]);
+      if (std::isnan(expected)) {
+        EXPECT_TRUE(std::isnan(values[i])) << i;
+      } else {
+        EXPECT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(expected)) << i;
+      }
     }
   }
 }
@@ -134,6 +158,56 @@ TEST(RowCodecTest, RefusesPartBlocksAndFormatsItHasNoCodeFor) {
   EXPECT_EQ(EncodeRow(DType::kQ4_0, values, out.data()).code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(DecodeRow(DType::kI8, out.data(), absl::MakeSpan(values)).code(),
             absl::StatusCode::kUnimplemented);
+}
+
+// XXH3-64 of what dequantize_row_* of the npm package @node-llama-cpp/linux-x64's libggml-base.so
+// (llama.cpp b10018, baseline x86-64) makes of 512 blocks of random bytes, NaN made zero.
+struct DecodedHash {
+  DType dtype;
+  uint64_t values;
+};
+constexpr DecodedHash kDecoded[] = {
+    {DType::kQ4_0, 0xdccea62308c41a3du},
+    {DType::kQ4_1, 0x63aec6416cf2776fu},
+    {DType::kQ5_0, 0x8ebee246d8ff16e9u},
+    {DType::kQ5_1, 0xcd5aea1707d92662u},
+    {DType::kQ8_0, 0xbd1a3cfca516ffb7u},
+    {DType::kQ2_K, 0xddfb4988a8144f81u},
+    {DType::kQ3_K, 0xb78c2b69930127a9u},
+    {DType::kQ4_K, 0xc5aca1b680d342fbu},
+    {DType::kQ5_K, 0xcf04901c7a908fa8u},
+    {DType::kQ6_K, 0x9cff227a2d9bc452u},
+    {DType::kQ8_K, 0x1677dc7bb7b7ce75u},
+    {DType::kIQ2_XXS, 0x99e131f38268848fu},
+    {DType::kIQ2_XS, 0x8275726ce8472748u},
+    {DType::kIQ3_XXS, 0x47d24977a18f5186u},
+    {DType::kIQ1_S, 0x3977620908dd1229u},
+    {DType::kIQ4_NL, 0xbb23ebbc36427615u},
+    {DType::kIQ3_S, 0x328bfb778a1f1a81u},
+    {DType::kIQ2_S, 0x283e3735da580fc6u},
+    {DType::kIQ4_XS, 0x9a20867c61a621c1u},
+    {DType::kIQ1_M, 0xdcb8deea86bcfe6cu},
+    {DType::kTQ1_0, 0xf66ed1f713c8ef99u},
+    {DType::kTQ2_0, 0x050ff5fc50ea6838u},
+    {DType::kMXFP4, 0xc65cba6bbdfe07e9u},
+    {DType::kNVFP4, 0xe8a35ea7f0126858u},
+    {DType::kQ1_0, 0xed0a289bf95adbccu},
+    {DType::kQ2_0, 0xd00352386bc44943u},
+};
+
+TEST(RowCodecTest, DecodesAnyBytesAsTheReferenceDoes) {
+  constexpr size_t kBlocks = 512;
+  for (const DecodedHash& expected : kDecoded) {
+    const DTypeInfo& info = Info(expected.dtype);
+    IntegerRandom random(99);
+    std::vector<std::byte> bytes(kBlocks * info.block_bytes);
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.Next());
+    std::vector<float> values(kBlocks * info.block_elements);
+    ASSERT_EQ(DecodeRow(info.dtype, bytes.data(), absl::MakeSpan(values)), absl::OkStatus());
+    for (float& value : values) value = std::isnan(value) ? 0.0f : value;
+    EXPECT_EQ(XXH3_64bits(values.data(), values.size() * sizeof(float)), expected.values)
+        << info.name;
+  }
 }
 
 }  // namespace
