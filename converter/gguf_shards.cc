@@ -36,8 +36,8 @@ absl::StatusOr<std::vector<GgufShard>> CutIntoShards(const GgufHeader& header,
                                                      absl::Span<const size_t> counts,
                                                      const std::string& path) {
   if (counts.size() > std::numeric_limits<uint16_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat("the shards of ", path, " would be ", counts.size(),
-                                                   "; GGUF allows ",
+    return absl::InvalidArgumentError(absl::StrCat("the shards of ", path, " would be ",
+                                                   counts.size(), "; GGUF allows ",
                                                    std::numeric_limits<uint16_t>::max()));
   }
   const absl::string_view prefix = absl::StripSuffix(path, ".gguf");
@@ -68,9 +68,8 @@ absl::StatusOr<std::vector<GgufShard>> CutIntoShards(const GgufHeader& header,
 absl::StatusOr<OutputFile> PlanGgufFile(const GgufShard& shard) {
   OutputFile file{.path = shard.path};
   ODMOE_ASSIGN_OR_RETURN(std::string header, EncodeGgufHeader(shard.header));
-  ODMOE_ASSIGN_OR_RETURN(
-      const uint32_t alignment,
-      shard.header.metadata.GetU32Or(kGgufAlignmentKey, kDefaultGgufAlignment));
+  ODMOE_ASSIGN_OR_RETURN(const uint32_t alignment,
+                         shard.header.metadata.GetU32Or(kGgufAlignmentKey, kDefaultGgufAlignment));
   file.bytes = header.size();
   if (!shard.header.tensors.empty()) {
     const GgufTensor& last = shard.header.tensors.back();

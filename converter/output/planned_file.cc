@@ -34,7 +34,8 @@ class PlannedFile : public RandomAccessFile {
     const uint64_t end = offset + out.size();
     const std::string& header = *file_.header;
     if (offset < header.size()) {
-      std::memcpy(out.data(), header.data() + offset, std::min<uint64_t>(end, header.size()) - offset);
+      std::memcpy(out.data(), header.data() + offset,
+                  std::min<uint64_t>(end, header.size()) - offset);
     }
     auto part = std::lower_bound(
         parts_.begin(), parts_.end(), offset,
@@ -61,8 +62,10 @@ class PlannedFile : public RandomAccessFile {
     if (part.file != nullptr) return part.file->ReadAt(part.offset + from, out);
     uint64_t made = 0;
     return part.make([&](absl::Span<const std::byte> piece) {
-      const uint64_t begin = std::max(made, from), end = std::min(made + piece.size(), from + out.size());
-      if (begin < end) std::memcpy(out.data() + (begin - from), piece.data() + (begin - made), end - begin);
+      const uint64_t begin = std::max(made, from),
+                     end = std::min(made + piece.size(), from + out.size());
+      if (begin < end)
+        std::memcpy(out.data() + (begin - from), piece.data() + (begin - made), end - begin);
       made += piece.size();
       return absl::OkStatus();
     });

@@ -12,7 +12,8 @@
 namespace odmoe {
 namespace {
 
-// Large enough for its bytes to be read at a disk's speed, small enough for many workers to hold theirs.
+// Large enough for its bytes to be read at a disk's speed, small enough for many workers to hold
+// theirs.
 constexpr int64_t kPieceElements = int64_t{1} << 19;
 
 uint64_t BytesOfElements(DType dtype, int64_t elements) {
@@ -21,8 +22,8 @@ uint64_t BytesOfElements(DType dtype, int64_t elements) {
 }
 
 absl::Status In(const GgufTensor& tensor, int64_t first_row, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("tensor '", tensor.name, "', from row ", first_row,
-                                                  " on: ", status.message()));
+  return absl::Status(status.code(), absl::StrCat("tensor '", tensor.name, "', from row ",
+                                                  first_row, " on: ", status.message()));
 }
 
 // One pass over a range.
@@ -30,8 +31,12 @@ class RangeEncoder {
  public:
   RangeEncoder(const GgufModel& model, const TensorRange& range, const ImportanceMatrix* importance,
                absl::Span<const EncodeTarget> targets)
-      : model_(model), range_(range), tensor_(*range.tensor), importance_(importance),
-        targets_(targets), columns_(tensor_.columns()) {
+      : model_(model),
+        range_(range),
+        tensor_(*range.tensor),
+        importance_(importance),
+        targets_(targets),
+        columns_(tensor_.columns()) {
     for (const EncodeTarget& target : targets) encodes_ |= target.dtype != tensor_.dtype;
     matrix_rows_ = tensor_.ne.size() > 1 ? tensor_.ne[1] : 1;
   }
@@ -59,8 +64,8 @@ class RangeEncoder {
   absl::Status Piece(int64_t first, int64_t count) {
     const int64_t row = first / columns_;
     stored_.resize(BytesOfElements(tensor_.dtype, count));
-    ODMOE_RETURN_IF_ERROR(model_.ReadTensor(tensor_, BytesOfElements(tensor_.dtype, first),
-                                            absl::MakeSpan(stored_)));
+    ODMOE_RETURN_IF_ERROR(
+        model_.ReadTensor(tensor_, BytesOfElements(tensor_.dtype, first), absl::MakeSpan(stored_)));
     if (encodes_) {
       values_.resize(static_cast<size_t>(count));
       const absl::Status decoded =
@@ -100,8 +105,8 @@ class RangeEncoder {
     if (!block) return absl::OkStatus();
     const int64_t element = static_cast<int64_t>(*block) * Info(dtype).block_elements;
     return absl::InvalidArgumentError(absl::StrCat(
-        "tensor '", tensor_.name, "', row ", row + element / columns_, ", column ", element % columns_,
-        ": ", dtype == tensor_.dtype ? "NaN or infinite" : "too large for ",
+        "tensor '", tensor_.name, "', row ", row + element / columns_, ", column ",
+        element % columns_, ": ", dtype == tensor_.dtype ? "NaN or infinite" : "too large for ",
         dtype == tensor_.dtype ? "" : Info(dtype).name));
   }
 

@@ -29,9 +29,8 @@ constexpr MixInfo kMixes[] = {
 };
 
 std::string MixNames() {
-  return absl::StrJoin(kMixes, ", ", [](std::string* out, const MixInfo& mix) {
-    absl::StrAppend(out, mix.name);
-  });
+  return absl::StrJoin(
+      kMixes, ", ", [](std::string* out, const MixInfo& mix) { absl::StrAppend(out, mix.name); });
 }
 
 // Floats and the formats of blocks; not the integers, which are no weights.
@@ -81,10 +80,20 @@ absl::StatusOr<ParsedOptions> Parse(const MixOptions& options) {
 // The format for rows that are not whole blocks of `dtype`. None: there is no such.
 std::optional<DType> FallbackOf(DType dtype) {
   switch (dtype) {
-    case DType::kIQ1_S: case DType::kIQ1_M: case DType::kIQ2_XXS: case DType::kIQ2_XS:
-    case DType::kIQ2_S: case DType::kIQ3_XXS: case DType::kIQ3_S: case DType::kIQ4_XS:
+    case DType::kIQ1_S:
+    case DType::kIQ1_M:
+    case DType::kIQ2_XXS:
+    case DType::kIQ2_XS:
+    case DType::kIQ2_S:
+    case DType::kIQ3_XXS:
+    case DType::kIQ3_S:
+    case DType::kIQ4_XS:
       return DType::kIQ4_NL;
-    case DType::kQ2_0: case DType::kQ2_K: case DType::kQ3_K: case DType::kTQ1_0: case DType::kTQ2_0:
+    case DType::kQ2_0:
+    case DType::kQ2_K:
+    case DType::kQ3_K:
+    case DType::kTQ1_0:
+    case DType::kTQ2_0:
       return DType::kQ4_0;
     case DType::kQ4_K:
       return DType::kQ5_0;
@@ -93,6 +102,8 @@ std::optional<DType> FallbackOf(DType dtype) {
     case DType::kQ6_K:
       return DType::kQ8_0;
     default:
+      // As distributed; the source of b10018 gives an error here.
+      if (Info(dtype).block_elements <= 32) return DType::kF16;
       return std::nullopt;
   }
 }
@@ -102,9 +113,9 @@ bool IsWholeBlocks(const GgufTensor& tensor, DType dtype) {
 }
 
 absl::Status NoFallback(const GgufTensor& tensor, DType dtype, absl::string_view advice) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      "tensor '", tensor.name, "': its rows of ", tensor.columns(), " are not whole ",
-      Info(dtype).name, " blocks of ", Info(dtype).block_elements, "; ", advice));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor '", tensor.name, "': its rows of ", tensor.columns(), " are not whole ",
+                   Info(dtype).name, " blocks of ", Info(dtype).block_elements, "; ", advice));
 }
 
 // Chooses for one model, tensor by tensor.
@@ -122,14 +133,13 @@ class MixChooser {
                               !IsTokenEmbedding(tensor.name) && !IsOutputTensor(tensor.name);
     if (choice.dtype == tensor.dtype) return choice;
     if (!CanEncode(choice.dtype)) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor.name, "': ",
-                                                     Info(choice.dtype).name,
-                                                     " is read, and not written"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor '", tensor.name, "': ", Info(choice.dtype).name, " is read, and not written"));
     }
     if (IsQuantized(tensor.dtype) && !options_.allow_requantize) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "tensor '", tensor.name, "' is ", Info(tensor.dtype).name, " already: quantizing it again, to ",
-          Info(choice.dtype).name,
+          "tensor '", tensor.name, "' is ", Info(tensor.dtype).name,
+          " already: quantizing it again, to ", Info(choice.dtype).name,
           ", adds that format's error to what is lost already; begin with the original weights, or "
           "allow requantizing to do it all the same"));
     }
@@ -159,7 +169,8 @@ class MixChooser {
   static absl::StatusOr<MixChoice> WithFallback(const GgufTensor& tensor, DType dtype) {
     if (IsWholeBlocks(tensor, dtype)) return MixChoice{.dtype = dtype};
     const std::optional<DType> fallback = FallbackOf(dtype);
-    if (!fallback) return NoFallback(tensor, dtype, "there is no format to fall back to; name another");
+    if (!fallback)
+      return NoFallback(tensor, dtype, "there is no format to fall back to; name another");
     return MixChoice{.dtype = IsWholeBlocks(tensor, *fallback) ? *fallback : DType::kF16,
                      .fell_back = true};
   }
@@ -186,7 +197,8 @@ absl::StatusOr<MixInfo> FindMix(absl::string_view name) {
   }
   if (absl::StartsWithIgnoreCase(name, "iq")) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "type '", name, "' is not offered: of the IQ types only iq4_nl is written, as the others are "
+        "type '", name,
+        "' is not offered: of the IQ types only iq4_nl is written, as the others are "
         "slow to compute with on CPUs; of about the size are q2_k, q3_k_s and q4_k_s; offered: ",
         MixNames()));
   }
@@ -196,16 +208,17 @@ absl::StatusOr<MixInfo> FindMix(absl::string_view name) {
 
 absl::Status CheckMixOptions(const MixOptions& options) { return Parse(options).status(); }
 
-absl::StatusOr<std::vector<MixChoice>> ChooseMixFormats(const MixInfo& mix, const MixOptions& options,
+absl::StatusOr<std::vector<MixChoice>> ChooseMixFormats(const MixInfo& mix,
+                                                        const MixOptions& options,
                                                         bool has_importance,
                                                         const GgufMetadata& metadata,
                                                         absl::Span<const GgufTensor> tensors) {
   ODMOE_ASSIGN_OR_RETURN(const ParsedOptions parsed, Parse(options));
-  ODMOE_ASSIGN_OR_RETURN(
-      MixRules rules,
-      MixRules::Create({.mix = mix.mix, .dtype = mix.dtype, .has_importance = has_importance,
-                        .output_format = parsed.output},
-                       metadata, tensors));
+  ODMOE_ASSIGN_OR_RETURN(MixRules rules, MixRules::Create({.mix = mix.mix,
+                                                           .dtype = mix.dtype,
+                                                           .has_importance = has_importance,
+                                                           .output_format = parsed.output},
+                                                          metadata, tensors));
   MixChooser chooser(mix, options, parsed, std::move(rules));
   std::vector<MixChoice> choices;
   for (const GgufTensor& tensor : tensors) {

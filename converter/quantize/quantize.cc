@@ -59,13 +59,13 @@ absl::Status CheckOptions(const QuantizeOptions& options) {
     return absl::InvalidArgumentError("a quantization needs a type; among them q4_k_m, q6_k, q8_0");
   }
   if (!options.batch && options.types.size() > 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(options.types.size(), " types are for a folder of models, and ",
-                     options.destination, " is to be one"));
+    return absl::InvalidArgumentError(absl::StrCat(options.types.size(),
+                                                   " types are for a folder of models, and ",
+                                                   options.destination, " is to be one"));
   }
   if (options.batch && IsGguf(options.destination)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "several types make a folder of models, and ", options.destination, " ends in .gguf"));
+    return absl::InvalidArgumentError(absl::StrCat("several types make a folder of models, and ",
+                                                   options.destination, " ends in .gguf"));
   }
   const bool splits = options.keep_split || options.split_max_bytes > 0;
   if (splits && (options.batch ? options.directories : !IsGguf(options.destination))) {
@@ -95,9 +95,10 @@ absl::Status CheckNotSource(const QuantizeOptions& options, const Quantization& 
       for (const std::string& input : inputs) {
         std::error_code error;
         if (path != input && !std::filesystem::equivalent(path, input, error)) continue;
-        return absl::InvalidArgumentError(absl::StrCat(
-            path, " is the source, or a part of it, and would be written over; give another "
-            "destination"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(path,
+                         " is the source, or a part of it, and would be written over; give another "
+                         "destination"));
       }
     }
   }
@@ -117,7 +118,8 @@ absl::Status Finish(const QuantizeOptions& options, Quantization& quantization) 
   output.journal_path =
       JournalPath(output.destination, !options.batch && IsGguf(options.destination));
   std::vector<const RandomAccessFile*> sources = quantization.source->files();
-  if (quantization.importance_file != nullptr) sources.push_back(quantization.importance_file.get());
+  if (quantization.importance_file != nullptr)
+    sources.push_back(quantization.importance_file.get());
   // The formats are in the headers; beside those nothing decides the bytes.
   return SetFingerprint(output, absl::StrCat(kQuantizeStep, "\n", quantization.source->decisions()),
                         sources);
@@ -131,24 +133,25 @@ absl::StatusOr<std::unique_ptr<Quantization>> Prepare(const QuantizeOptions& opt
   ODMOE_ASSIGN_OR_RETURN(quantization->source,
                          QuantizeSource::Open(fs, WithoutSlash(options.source)));
   if (options.keep_split && quantization->source->form() != QuantizeSourceForm::kGguf) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("only the shards of a GGUF file can be kept, and ", options.source, " is none"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "only the shards of a GGUF file can be kept, and ", options.source, " is none"));
   }
   ODMOE_RETURN_IF_ERROR(OpenImportance(fs, options.importance, *quantization));
   const GgufModel& model = quantization->source->model();
   for (const std::string& type : options.types) {
     ODMOE_ASSIGN_OR_RETURN(const MixInfo mix, FindMix(type));
-    ODMOE_ASSIGN_OR_RETURN(quantization->outputs.emplace_back(),
-                           QuantizedOutput::Plan(model, {.mix = mix,
-                                                         .tensors = options.tensors,
-                                                         .path = PathOf(options, std::string(mix.name)),
-                                                         .keep_split = options.keep_split,
-                                                         .split_max_bytes = options.split_max_bytes,
-                                                         .importance = quantization->importance.get()}));
+    ODMOE_ASSIGN_OR_RETURN(
+        quantization->outputs.emplace_back(),
+        QuantizedOutput::Plan(model, {.mix = mix,
+                                      .tensors = options.tensors,
+                                      .path = PathOf(options, std::string(mix.name)),
+                                      .keep_split = options.keep_split,
+                                      .split_max_bytes = options.split_max_bytes,
+                                      .importance = quantization->importance.get()}));
   }
   ODMOE_RETURN_IF_ERROR(CheckNotSource(options, *quantization));
-  ODMOE_ASSIGN_OR_RETURN(quantization->output, JoinOutputs(model, quantization->importance.get(),
-                                                           quantization->outputs));
+  ODMOE_ASSIGN_OR_RETURN(quantization->output,
+                         JoinOutputs(model, quantization->importance.get(), quantization->outputs));
   ODMOE_RETURN_IF_ERROR(Finish(options, *quantization));
   return quantization;
 }
@@ -177,10 +180,6 @@ QuantizedModel Describe(const QuantizedOutput& output) {
 
 }  // namespace
 
-double QuantizedModel::bits_per_weight() const {
-  return elements == 0 ? 0.0 : 8.0 * static_cast<double>(data_bytes) / static_cast<double>(elements);
-}
-
 uint64_t QuantizePlan::data_bytes() const {
   uint64_t bytes = 0;
   for (const QuantizedModel& model : models) bytes += model.data_bytes;
@@ -204,9 +203,8 @@ ConvertPlan QuantizePlan::Describe(const QuantizedModel& model) const {
 absl::StatusOr<QuantizePlan> PlanQuantization(const QuantizeOptions& options) {
   ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<Quantization> quantization, Prepare(options));
   QuantizePlan plan{.options = options};
-  ODMOE_ASSIGN_OR_RETURN(
-      plan.architecture,
-      quantization->source->model().metadata().GetStringOr("general.architecture", ""));
+  ODMOE_ASSIGN_OR_RETURN(plan.architecture, quantization->source->model().metadata().GetStringOr(
+                                                "general.architecture", ""));
   uint64_t disk_bytes = 0;
   for (const auto& output : quantization->outputs) {
     plan.models.push_back(Describe(*output));

@@ -1,4 +1,5 @@
-// Quantization of a model to one mix or several, as a job runs it: plan, refuse what cannot work, run.
+// Quantization of a model to one mix or several, as a job runs it: plan, refuse what cannot work,
+// run.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +18,16 @@
 namespace odmoe {
 
 struct QuantizeOptions {
-  std::string source;            // a GGUF file, a model directory or a Hugging Face directory
-  std::string destination;       // a GGUF file where it ends in ".gguf", else a model directory
+  std::string source;              // a GGUF file, a model directory or a Hugging Face directory
+  std::string destination;         // a GGUF file where it ends in ".gguf", else a model directory
   std::vector<std::string> types;  // mixes by name, each once
-  // `destination` is a folder of models, NAME-TYPE.gguf for each type, or, with `directories`, model
-  // directories NAME-TYPE. They are made out of one reading of the source.
+  // `destination` is a folder of models, NAME-TYPE.gguf for each type, or, with `directories`,
+  // model directories NAME-TYPE. They are made out of one reading of the source.
   bool batch = false;
   bool directories = false;
   MixOptions tensors;
-  std::string importance;        // an importance matrix's file; or ""
-  bool keep_split = false;       // shards as a split source has them; of GGUF sources and destinations
+  std::string importance;   // an importance matrix's file; or ""
+  bool keep_split = false;  // shards as a split source has them; of GGUF sources and destinations
   uint64_t split_max_bytes = 0;  // of tensor data a shard; 0: one file
   int concurrency = 0;           // workers; 0: one a core. The output is the same for any number
   bool restart = false;          // drop what an interrupted run left at the destination
@@ -42,9 +43,12 @@ struct QuantizedModel {
   uint64_t data_bytes = 0;             // of its tensors
   uint64_t disk_bytes = 0;
   int64_t elements = 0;
-  int64_t fallback_count = 0;          // tensors whose rows do not fit the format they should have had
+  int64_t fallback_count = 0;  // tensors whose rows do not fit the format they should have had
 
-  double bits_per_weight() const;
+  double bits_per_weight() const {
+    return elements == 0 ? 0.0
+                         : 8.0 * static_cast<double>(data_bytes) / static_cast<double>(elements);
+  }
 };
 
 struct QuantizePlan {
@@ -60,12 +64,12 @@ struct QuantizePlan {
 
 // Reads headers and checks that it can work. Errors as of QuantizeSource::Open, FindMix,
 // QuantizedOutput::Plan, ImportanceMatrix::Open. INVALID_ARGUMENT: no types, or one twice; the
-// destination is the source; a split of a folder, or two ways of it. FAILED_PRECONDITION: too little
-// disk; an interrupted run of another conversion.
+// destination is the source; a split of a folder, or two ways of it. FAILED_PRECONDITION: too
+// little disk; an interrupted run of another conversion.
 absl::StatusOr<QuantizePlan> PlanQuantization(const QuantizeOptions& options);
 
-// Carries a plan out, or goes on with what an interrupted run of the same left; see RunConversion. The
-// step is "quantize".
+// Carries a plan out, or goes on with what an interrupted run of the same left; see RunConversion.
+// The step is "quantize".
 absl::Status RunQuantization(const QuantizePlan& plan, const Cancellation* cancellation,
                              const std::function<void(const ConvertProgress&)>& on_progress);
 

@@ -21,11 +21,11 @@ enum class QuantizeSourceForm { kGguf, kModelDirectory, kHuggingFace };
 // An open model. Immutable, thread-safe. Does not move, as its parts refer to each other.
 class QuantizeSource {
  public:
-  // A GGUF file, or any of a split one's shards; a model directory, whose experts are read from their
-  // files; a Hugging Face directory, which counts as the GGUF file that `convert --outtype f32` makes of
-  // it: F32 holds every value a checkpoint has, bf16, fp8 times its scale, and int4 times its scale.
-  // Errors as of GgufModel::Open, PlanMerge and PlanGguf. INVALID_ARGUMENT: a folder that is neither, or
-  // a LoRA adapter.
+  // A GGUF file, or any of a split one's shards; a model directory, whose experts are read from
+  // their files; a Hugging Face directory, which counts as the GGUF file that `convert --outtype
+  // f32` makes of it: F32 holds every value a checkpoint has, bf16, fp8 times its scale, and int4
+  // times its scale. Errors as of GgufModel::Open, PlanMerge and PlanGguf. INVALID_ARGUMENT: a
+  // folder that is neither, or a LoRA adapter.
   static absl::StatusOr<std::unique_ptr<QuantizeSource>> Open(FileSystem& fs,
                                                               const std::string& path);
 

@@ -18,8 +18,8 @@ constexpr int64_t kItemElements = int64_t{1} << 24;
 // Values of keys that llama.cpp's quantizer sets are cut to its buffer.
 constexpr size_t kMaxKeyTextBytes = 127;
 
-// A GGUF file of which only the header is known: zeros elsewhere. For laying out what is made from it,
-// which reads its header and padding.
+// A GGUF file of which only the header is known: zeros elsewhere. For laying out what is made from
+// it, which reads its header and padding.
 class UnwrittenGguf : public RandomAccessFile {
  public:
   UnwrittenGguf(std::string path, std::string header, uint64_t bytes)
@@ -89,10 +89,10 @@ void QuantizedOutput::OrderTensors() {
 
 absl::Status QuantizedOutput::ChooseFormats() {
   const ImportanceMatrix* importance = options_.importance;
-  ODMOE_ASSIGN_OR_RETURN(
-      const std::vector<MixChoice> choices,
-      ChooseMixFormats(options_.mix, options_.tensors, importance != nullptr && importance->size() > 0,
-                       source_.metadata(), header_.tensors));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<MixChoice> choices,
+                         ChooseMixFormats(options_.mix, options_.tensors,
+                                          importance != nullptr && importance->size() > 0,
+                                          source_.metadata(), header_.tensors));
   for (size_t i = 0; i < choices.size(); ++i) {
     GgufTensor& tensor = header_.tensors[i];
     if (choices[i].dtype == tensor.dtype) continue;
@@ -187,7 +187,7 @@ absl::Status QuantizedOutput::PlanDirectory() {
   ODMOE_ASSIGN_OR_RETURN(const OutputFile file, PlanGgufFile(whole[0]));
   ODMOE_ASSIGN_OR_RETURN(
       unwritten_, GgufModel::Open(PosixFileSystem(), std::make_unique<UnwrittenGguf>(
-                                                options_.path, *file.header, file.bytes)));
+                                                         options_.path, *file.header, file.bytes)));
   ODMOE_ASSIGN_OR_RETURN(split_, PlanSplit(*unwritten_));
   ODMOE_ASSIGN_OR_RETURN(plan_, PlanModelDirectory(*unwritten_, *split_, options_.path));
   disk_bytes_ = split_->disk_bytes;
@@ -207,20 +207,22 @@ absl::Status QuantizedOutput::PlanDirectory() {
 // What lies at an offset of the tensor data of the file in one.
 absl::StatusOr<QuantizedOutput::Piece> QuantizedOutput::PieceAt(uint64_t offset,
                                                                 uint64_t bytes) const {
-  const auto after = std::upper_bound(
-      header_.tensors.begin(), header_.tensors.end(), offset,
-      [](uint64_t at, const GgufTensor& tensor) { return at < tensor.offset; });
+  const auto after =
+      std::upper_bound(header_.tensors.begin(), header_.tensors.end(), offset,
+                       [](uint64_t at, const GgufTensor& tensor) { return at < tensor.offset; });
   const size_t index = static_cast<size_t>(after - header_.tensors.begin()) - 1;
   const GgufTensor& tensor = header_.tensors[index];
   const DTypeInfo& info = Info(tensor.dtype);
   const uint64_t from = offset - tensor.offset;
-  if (from % info.block_bytes != 0 || bytes % info.block_bytes != 0 || from + bytes > tensor.bytes) {
+  if (from % info.block_bytes != 0 || bytes % info.block_bytes != 0 ||
+      from + bytes > tensor.bytes) {
     return absl::InternalError(absl::StrCat("'", tensor.name, "': no blocks at ", from));
   }
-  return Piece{.range = {.tensor = sources_[index],
-                         .first = static_cast<int64_t>(from / info.block_bytes * info.block_elements),
-                         .count = static_cast<int64_t>(bytes / info.block_bytes * info.block_elements)},
-               .dtype = tensor.dtype};
+  return Piece{
+      .range = {.tensor = sources_[index],
+                .first = static_cast<int64_t>(from / info.block_bytes * info.block_elements),
+                .count = static_cast<int64_t>(bytes / info.block_bytes * info.block_elements)},
+      .dtype = tensor.dtype};
 }
 
 namespace {
@@ -235,8 +237,8 @@ absl::Status MakeItem(const GgufModel& source, const ImportanceMatrix* importanc
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (sinks[i]) targets.push_back({outputs[i]->pieces(item)[piece].dtype, &sinks[i]});
     }
-    ODMOE_RETURN_IF_ERROR(EncodeTensorRange(source, outputs[0]->pieces(item)[piece].range, importance,
-                                            targets));
+    ODMOE_RETURN_IF_ERROR(
+        EncodeTensorRange(source, outputs[0]->pieces(item)[piece].range, importance, targets));
   }
   return absl::OkStatus();
 }
@@ -248,7 +250,8 @@ absl::StatusOr<OutputPlan> JoinOutputs(const GgufModel& source, const Importance
   OutputPlan joined;
   std::vector<const QuantizedOutput*> all;
   std::vector<size_t> first_items;
-  std::vector<std::function<absl::StatusOr<std::vector<OutputText>>(absl::Span<const uint64_t>)>> texts;
+  std::vector<std::function<absl::StatusOr<std::vector<OutputText>>(absl::Span<const uint64_t>)>>
+      texts;
   const size_t items = outputs[0]->plan().item_count();
   for (const auto& output : outputs) {
     const OutputPlan& plan = output->plan();
@@ -260,17 +263,19 @@ absl::StatusOr<OutputPlan> JoinOutputs(const GgufModel& source, const Importance
   }
   for (size_t item = 0; item < items; ++item) {
     OutputGroup& group = joined.groups.emplace_back();
-    for (size_t i = 0; i < all.size(); ++i) group.items.push_back(static_cast<uint32_t>(i * items + item));
+    for (size_t i = 0; i < all.size(); ++i)
+      group.items.push_back(static_cast<uint32_t>(i * items + item));
     group.make = [&source, importance, all, item](absl::Span<const ByteSink> sinks) {
       return MakeItem(source, importance, all, item, sinks);
     };
   }
   if (texts.empty()) return joined;
-  joined.texts = [texts, items](absl::Span<const uint64_t> hashes)
-      -> absl::StatusOr<std::vector<OutputText>> {
+  joined.texts =
+      [texts, items](absl::Span<const uint64_t> hashes) -> absl::StatusOr<std::vector<OutputText>> {
     std::vector<OutputText> result;
     for (size_t i = 0; i < texts.size(); ++i) {
-      ODMOE_ASSIGN_OR_RETURN(std::vector<OutputText> some, texts[i](hashes.subspan(i * items, items)));
+      ODMOE_ASSIGN_OR_RETURN(std::vector<OutputText> some,
+                             texts[i](hashes.subspan(i * items, items)));
       std::move(some.begin(), some.end(), std::back_inserter(result));
     }
     return result;

@@ -33,10 +33,10 @@ struct QuantizedOutputOptions {
 class QuantizedOutput {
  public:
   // Header and bytes are llama.cpp's quantizer's (b10018): keys in the source's order, then
-  // general.quantization_version, general.file_type and where from the importance came; tensors by layer,
-  // then name, or with `keep_split` as they are stored.
-  // INVALID_ARGUMENT: as ChooseMixFormats; a mix that needs importance where there is none of a tensor;
-  // a row too long. Other errors as of PlanSplit, of importance of the wrong size.
+  // general.quantization_version, general.file_type and where from the importance came; tensors by
+  // layer, then name, or with `keep_split` as they are stored. INVALID_ARGUMENT: as
+  // ChooseMixFormats; a mix that needs importance where there is none of a tensor; a row too long.
+  // Other errors as of PlanSplit, of importance of the wrong size.
   static absl::StatusOr<std::unique_ptr<QuantizedOutput>> Plan(const GgufModel& source,
                                                                QuantizedOutputOptions options);
 
@@ -53,8 +53,8 @@ class QuantizedOutput {
   // Files, folders and texts; the items' parts are sizes only, as a group makes them.
   const OutputPlan& plan() const { return plan_; }
 
-  // What an item, by its number in the plan, is made of: bytes of the source and the format wanted, one
-  // after the other. Two outputs of one source and of the same kind have the same items.
+  // What an item, by its number in the plan, is made of: bytes of the source and the format wanted,
+  // one after the other. Two outputs of one source and of the same kind have the same items.
   struct Piece {
     TensorRange range;
     DType dtype = DType::kF32;
@@ -75,20 +75,20 @@ class QuantizedOutput {
 
   const GgufModel& source_;
   const QuantizedOutputOptions options_;
-  GgufHeader header_;                        // as of one file, laid out
+  GgufHeader header_;  // as of one file, laid out
   std::vector<const GgufTensor*> sources_;
-  std::vector<size_t> shard_counts_;         // of the source's shards, where they are kept
+  std::vector<size_t> shard_counts_;  // of the source's shards, where they are kept
   int64_t fallback_count_ = 0;
   uint64_t disk_bytes_ = 0;
-  std::unique_ptr<GgufModel> unwritten_;     // the GGUF file a model directory is split from
+  std::unique_ptr<GgufModel> unwritten_;  // the GGUF file a model directory is split from
   std::optional<SplitPlan> split_;
   OutputPlan plan_;
-  std::vector<std::vector<Piece>> pieces_;   // by item
+  std::vector<std::vector<Piece>> pieces_;  // by item
 };
 
-// The outputs, which are of `source`, as one plan: each item and those that are the same of the other
-// outputs are made in one pass over the source. Fingerprint, destination and journal are still to be set.
-// `outputs` outlive it.
+// The outputs, which are of `source`, as one plan: each item and those that are the same of the
+// other outputs are made in one pass over the source. Fingerprint, destination and journal are
+// still to be set. `outputs` outlive it.
 absl::StatusOr<OutputPlan> JoinOutputs(const GgufModel& source, const ImportanceMatrix* importance,
                                        absl::Span<const std::unique_ptr<QuantizedOutput>> outputs);
 

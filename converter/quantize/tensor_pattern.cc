@@ -15,7 +15,9 @@ constexpr uint32_t kMaxSteps = 100'000;
 template <auto kFree>
 struct FreedBy {
   template <typename T>
-  void operator()(T* value) const { kFree(value); }
+  void operator()(T* value) const {
+    kFree(value);
+  }
 };
 
 PCRE2_SPTR Units(absl::string_view text) { return reinterpret_cast<PCRE2_SPTR>(text.data()); }
@@ -43,8 +45,8 @@ absl::StatusOr<TensorPattern> TensorPattern::Compile(absl::string_view expressio
   if (compiled->code == nullptr) {
     char message[256];
     pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof(message));
-    return absl::InvalidArgumentError(absl::StrCat("'", expression, "' is not a regular expression: at ",
-                                                   offset, ": ", message));
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", expression, "' is not a regular expression: at ", offset, ": ", message));
   }
   return TensorPattern(std::move(compiled));
 }
@@ -55,8 +57,8 @@ absl::StatusOr<bool> TensorPattern::IsIn(absl::string_view name) const {
   const std::unique_ptr<pcre2_match_data, FreedBy<pcre2_match_data_free>> data(
       pcre2_match_data_create(1, nullptr));
   pcre2_set_match_limit(context.get(), kMaxSteps);
-  const int count = pcre2_match(compiled_->code.get(), Units(name), name.size(), 0, 0, data.get(),
-                                context.get());
+  const int count =
+      pcre2_match(compiled_->code.get(), Units(name), name.size(), 0, 0, data.get(), context.get());
   if (count >= 0) return true;
   if (count == PCRE2_ERROR_NOMATCH) return false;
   return absl::InvalidArgumentError(absl::StrCat("the regular expression '", compiled_->expression,
