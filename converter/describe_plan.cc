@@ -12,8 +12,8 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "converter/output/write_output.h"
+#include "converter/quantize/encode.h"
 #include "services/core/base/units.h"
-#include "services/core/tensor/convert.h"
 
 namespace odmoe {
 namespace {
@@ -58,7 +58,7 @@ uint64_t MeasureEncoding(absl::string_view format) {
   if (!bytes.ok()) return 0;
   std::vector<std::byte> encoded(*bytes);
   const absl::Time start = absl::Now();
-  if (!EncodeRow(info->dtype, values, encoded.data()).ok()) return 0;
+  if (!EncodeRows(info->dtype, values, kElements, {}, encoded.data()).ok()) return 0;
   const double seconds = std::max(absl::ToDoubleSeconds(absl::Now() - start), 1e-6);
   return static_cast<uint64_t>(static_cast<double>(encoded.size()) / seconds);
 }

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "converter/huggingface/weight_rows.h"
+#include "converter/quantize/encode.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/tensor/convert.h"
@@ -15,16 +17,15 @@ using Sink = std::function<absl::Status(absl::Span<const std::byte>)>;
 
 constexpr uint64_t kPieceBytes = 2 * kMiB;
 
-absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t columns,
-                        const Sink& sink) {
+// A block format refuses NaN and infinity by name; plain numbers keep them, they are the model's.
+absl::Status WriteRows(DType dtype, absl::Span<const float> values, int64_t columns,
+                       const Sink& sink) {
   ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, columns));
   const size_t rows = values.size() / static_cast<size_t>(columns);
   std::vector<std::byte> encoded(row_bytes * rows);
-  for (size_t row = 0; row < rows; ++row) {
-    const auto of_row = values.subspan(row * static_cast<size_t>(columns),
-                                       static_cast<size_t>(columns));
-    ODMOE_RETURN_IF_ERROR(EncodeRow(dtype, of_row, encoded.data() + row * row_bytes));
-  }
+  ODMOE_RETURN_IF_ERROR(Info(dtype).block_elements > 1
+                            ? EncodeRows(dtype, values, columns, {}, encoded.data())
+                            : EncodeRow(dtype, values, encoded.data()));
   return sink(encoded);
 }
 
@@ -45,7 +46,7 @@ void PairRotaryRows(const SourceRows& part, size_t row_elements, std::vector<T>&
 absl::Status StreamZeros(const SourceRows& part, DType dtype, const Sink& sink) {
   const std::vector<float> zeros(static_cast<size_t>(part.columns), 0.0f);
   for (int64_t row = 0; row < part.row_count; ++row) {
-    ODMOE_RETURN_IF_ERROR(EncodeRows(dtype, zeros, part.columns, sink));
+    ODMOE_RETURN_IF_ERROR(WriteRows(dtype, zeros, part.columns, sink));
   }
   return absl::OkStatus();
 }
@@ -76,7 +77,11 @@ absl::Status StreamRows(const SourceRows& part, DType dtype, const Sink& sink) {
     }
     ODMOE_RETURN_IF_ERROR(ReadWeightRows(tensor, part.columns, first, count, values));
     PairRotaryRows(part, static_cast<size_t>(part.columns), values);
-    ODMOE_RETURN_IF_ERROR(EncodeRows(dtype, values, part.columns, sink));
+    const absl::Status written = WriteRows(dtype, values, part.columns, sink);
+    if (!written.ok()) {
+      return absl::Status(written.code(), absl::StrCat("'", tensor.name, "', from row ", first,
+                                                       " on: ", written.message()));
+    }
   }
   return absl::OkStatus();
 }
@@ -93,7 +98,7 @@ absl::Status StreamTransposed(const SourceRows& part, DType dtype, const Sink& s
       transposed[column * rows + row] = values[row * columns + column];
     }
   }
-  return EncodeRows(dtype, transposed, part.row_count, sink);
+  return WriteRows(dtype, transposed, part.row_count, sink);
 }
 
 }  // namespace
@@ -123,7 +128,7 @@ absl::Status StreamTensor(const OutputTensor& output, const Sink& sink) {
     ODMOE_RETURN_IF_ERROR(StreamPart(output, part, sink));
   }
   if (!output.parts.empty()) return absl::OkStatus();
-  return EncodeRows(output.info.dtype, output.values, output.info.columns(), sink);
+  return WriteRows(output.info.dtype, output.values, output.info.columns(), sink);
 }
 
 }  // namespace odmoe

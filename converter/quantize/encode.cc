@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "converter/quantize/lane_encoders.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/tensor/convert.h"
 
 namespace odmoe {
 namespace {
+
+bool IsPlainFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
 
 absl::Status CheckFinite(absl::Span<const float> values, int64_t columns, int64_t first_row) {
   if (BestLaneEncoders().all_finite(values.data(), static_cast<int64_t>(values.size()))) {
@@ -41,7 +45,7 @@ absl::Status CheckImportance(absl::Span<const float> importance, int64_t columns
 }  // namespace
 
 bool CanEncode(DType dtype) {
-  return dtype == DType::kF32 || BestLaneEncoders().can_encode(dtype);
+  return IsPlainFloat(dtype) || BestLaneEncoders().can_encode(dtype);
 }
 
 absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t columns,
@@ -66,8 +70,8 @@ absl::Status EncodeRows(DType dtype, absl::Span<const float> values, int64_t col
                                      static_cast<size_t>(count * columns));
     ODMOE_RETURN_IF_ERROR(CheckFinite(part, columns, row));
     std::byte* const part_out = out + static_cast<uint64_t>(row) * row_bytes;
-    if (dtype == DType::kF32) {
-      std::memcpy(part_out, part.data(), part.size() * sizeof(float));
+    if (IsPlainFloat(dtype)) {
+      ODMOE_RETURN_IF_ERROR(EncodeRow(dtype, part, part_out));
       continue;
     }
     const EncodeJob job = {.values = part.data(),

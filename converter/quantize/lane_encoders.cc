@@ -28,10 +28,10 @@ using LaneEncoder = void (*)(const LaneBlocks& blocks);
 
 LaneEncoder FindLaneEncoder(DType dtype) {
   switch (dtype) {
-    case DType::kQ4_0: return &EncodeSymmetricBlock<8>;
-    case DType::kQ5_0: return &EncodeSymmetricBlock<16>;
-    case DType::kQ4_1: return &EncodeRangeBlock<15>;
-    case DType::kQ5_1: return &EncodeRangeBlock<31>;
+    case DType::kQ4_0: return &FitSymmetricBlock<8>;
+    case DType::kQ5_0: return &FitSymmetricBlock<16>;
+    case DType::kQ4_1: return &FitRangeBlock<15>;
+    case DType::kQ5_1: return &FitRangeBlock<31>;
     case DType::kIQ4_NL: return &EncodeIQ4_NL;
     case DType::kMXFP4: return &EncodeMXFP4;
     case DType::kQ2_K: return &EncodeQ2_K;
@@ -137,26 +137,15 @@ bool EncodeInLanes(DType dtype, const EncodeJob& job) {
   return true;
 }
 
-using RowEncoder = void (*)(const float* x, int64_t n, uint8_t* out);
-
-RowEncoder FindRowEncoder(DType dtype) {
-  switch (dtype) {
-    case DType::kF16: return &EncodeF16;
-    case DType::kBF16: return &EncodeBF16;
-    case DType::kQ8_0: return &EncodeQ8_0Blocks;
-    default: return nullptr;
-  }
-}
-
 bool EncodeJobRows(DType dtype, const EncodeJob& job) {
-  const RowEncoder encode = FindRowEncoder(dtype);
+  const RowEncoder encode = FindRowEncoder(dtype, job.importance != nullptr);
   if (encode == nullptr) return EncodeInLanes(dtype, job);
   encode(job.values, job.rows * job.columns, job.out);
   return true;
 }
 
 bool HasEncoder(DType dtype) {
-  return FindLaneEncoder(dtype) != nullptr || FindRowEncoder(dtype) != nullptr;
+  return FindRowEncoder(dtype, false) != nullptr || FindLaneEncoder(dtype) != nullptr;
 }
 
 const LaneEncoders* Encoders() {

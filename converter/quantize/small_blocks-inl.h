@@ -1,5 +1,5 @@
-// Blocks of 32 elements, a lane each: q4_0 to q5_1, iq4_nl and mxfp4. Layouts are described in
-// services/core/tensor/decode_small_blocks.cc.
+// Blocks of 32 elements, a lane each: q4_0 to q5_1 by importance, iq4_nl and mxfp4. Layouts are
+// described in services/core/tensor/decode_small_blocks.cc.
 
 #if defined(ODMOE_QUANTIZE_SMALL_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ODMOE_QUANTIZE_SMALL_BLOCKS_INL_H_
@@ -42,27 +42,15 @@ HWY_INLINE Floats InverseOrZero(Floats d) {
   return hn::IfThenZeroElse(zero, hn::Div(F(1.0f), Select(zero, F(1.0f), d)));
 }
 
-// q4_0 and q5_0: d from the value of largest magnitude, which gets code 0.
+// q4_0 and q5_0 by importance.
 template <int kMaxCode>
-void EncodeSymmetricBlock(const LaneBlocks& blocks) {
+void FitSymmetricBlock(const LaneBlocks& blocks) {
+  HWY_ALIGN float w[kSmallBlock * kLanes];
+  WeighByImportance(blocks, 0, kSmallBlock, At(blocks.row_mean_square, 0), w);
+  const SymmetricFit fit = FitSymmetric<kSmallBlock, true>(blocks.x, w, kMaxCode);
   Ints codes[kSmallBlock];
-  Floats d;
-  if (blocks.importance != nullptr) {
-    HWY_ALIGN float w[kSmallBlock * kLanes];
-    WeighByImportance(blocks, 0, kSmallBlock, At(blocks.row_mean_square, 0), w);
-    const SymmetricFit fit = FitSymmetric<kSmallBlock, true>(blocks.x, w, kMaxCode);
-    for (int i = 0; i < kSmallBlock; ++i) codes[i] = fit.CodeOf(At(blocks.x, i), kMaxCode);
-    d = fit.scale;
-  } else {
-    constexpr float kMiddle = static_cast<float>(kMaxCode) + 0.5f;
-    d = hn::Div(FindLargest<kSmallBlock>(blocks.x).value, F(static_cast<float>(-kMaxCode)));
-    const Floats inverse = InverseOrZero(d);
-    for (int i = 0; i < kSmallBlock; ++i) {
-      const Floats moved = hn::Add(hn::Mul(At(blocks.x, i), inverse), F(kMiddle));
-      codes[i] = hn::Min(I(2 * kMaxCode - 1), SignedByte(Truncate(moved)));
-    }
-  }
-  blocks.PutF16(0, ToF16(d));
+  for (int i = 0; i < kSmallBlock; ++i) codes[i] = fit.CodeOf(At(blocks.x, i), kMaxCode);
+  blocks.PutF16(0, ToF16(fit.scale));
   if (kMaxCode == 8) {
     PutCodes(blocks, codes, -1, 2);
   } else {
@@ -70,39 +58,19 @@ void EncodeSymmetricBlock(const LaneBlocks& blocks) {
   }
 }
 
-// q4_1 and q5_1: from the least value up.
+// q4_1 and q5_1 by importance.
 template <int kMaxCode>
-void EncodeRangeBlock(const LaneBlocks& blocks) {
+void FitRangeBlock(const LaneBlocks& blocks) {
+  HWY_ALIGN float w[kSmallBlock * kLanes];
+  WeighByImportance(blocks, 0, kSmallBlock, At(blocks.row_mean_square, 0), w);
+  const RangeFit fit = FitRange<kSmallBlock, false>(blocks.x, w, kMaxCode, {-0.9f, 0.05f, 36});
   Ints codes[kSmallBlock];
-  Floats d, min;
-  if (blocks.importance != nullptr) {
-    HWY_ALIGN float w[kSmallBlock * kLanes];
-    WeighByImportance(blocks, 0, kSmallBlock, At(blocks.row_mean_square, 0), w);
-    const RangeFit fit =
-        FitRange<kSmallBlock, false>(blocks.x, w, kMaxCode, {-0.9f, 0.05f, 36});
-    for (int i = 0; i < kSmallBlock; ++i) {
-      const Floats moved = hn::Mul(fit.inverse, hn::Sub(At(blocks.x, i), fit.origin));
-      codes[i] = Clamp(RoundedInt(moved), 0, kMaxCode);
-    }
-    d = fit.scale;
-    min = hn::Neg(fit.min);
-  } else {
-    min = F(hwy::HighestValue<float>());
-    Floats max = F(-hwy::HighestValue<float>());
-    for (int i = 0; i < kSmallBlock; ++i) {
-      const Floats x = At(blocks.x, i);
-      min = Select(hn::Lt(x, min), x, min);
-      max = Select(hn::Gt(x, max), x, max);
-    }
-    d = hn::Div(hn::Sub(max, min), F(static_cast<float>(kMaxCode)));
-    const Floats inverse = InverseOrZero(d);
-    for (int i = 0; i < kSmallBlock; ++i) {
-      const Floats moved = hn::Mul(hn::Sub(At(blocks.x, i), min), inverse);
-      codes[i] = hn::Min(I(kMaxCode), Truncate(hn::Add(moved, F(0.5f))));
-    }
+  for (int i = 0; i < kSmallBlock; ++i) {
+    const Floats moved = hn::Mul(fit.inverse, hn::Sub(At(blocks.x, i), fit.origin));
+    codes[i] = Clamp(RoundedInt(moved), 0, kMaxCode);
   }
-  blocks.PutF16(0, ToF16(d));
-  blocks.PutF16(2, ToF16(min));
+  blocks.PutF16(0, ToF16(fit.scale));
+  blocks.PutF16(2, ToF16(hn::Neg(fit.min)));
   if (kMaxCode == 15) {
     PutCodes(blocks, codes, -1, 4);
   } else {

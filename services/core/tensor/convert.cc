@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/decoders.h"
-#include "services/core/tensor/widen_rows.h"
+#include "services/core/tensor/half_rows.h"
 
 namespace odmoe {
 
@@ -89,10 +89,10 @@ absl::Status EncodeRow(DType dtype, absl::Span<const float> values, std::byte* o
       if (!values.empty()) std::memcpy(out, values.data(), values.size() * sizeof(float));
       return absl::OkStatus();
     case DType::kF16:
-      for (size_t i = 0; i < values.size(); ++i) StoreAt(out, i, F32ToF16(values[i]));
+      NarrowF16Row(values, out);
       return absl::OkStatus();
     case DType::kBF16:
-      for (size_t i = 0; i < values.size(); ++i) StoreAt(out, i, F32ToBF16(values[i]));
+      NarrowBF16Row(values, out);
       return absl::OkStatus();
     case DType::kQ8_0:
       EncodeQ8_0(values, out);

@@ -85,6 +85,32 @@ TEST(HalfTest, RowsAreWhatTheirNumbersAre) {
         EXPECT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(expected)) << i;
       }
     }
+    // And back, NaN among them.
+    std::vector<std::byte> again(2 * values.size());
+    ASSERT_TRUE(EncodeRow(dtype, values, again.data()).ok());
+    const auto narrow = dtype == DType::kF16 ? &F32ToF16 : &F32ToBF16;
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, again.data() + 2 * i, sizeof(bits));
+      EXPECT_EQ(bits, narrow(values[i])) << i;
+    }
+  }
+}
+
+TEST(HalfTest, RowsRoundAsTheirNumbersDo) {
+  IntegerRandom random(5);
+  std::vector<float> values(40001);
+  for (float& v : values) v = std::bit_cast<float>(static_cast<uint32_t>(random.Next()));
+  for (size_t i = 0; i < values.size(); i += 3) values[i] = std::ldexp(values[i], -60);
+  for (const auto& [dtype, narrow] : {std::pair{DType::kF16, &F32ToF16},
+                                      std::pair{DType::kBF16, &F32ToBF16}}) {
+    std::vector<std::byte> bytes(2 * values.size());
+    ASSERT_TRUE(EncodeRow(dtype, values, bytes.data()).ok());
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t bits;
+      std::memcpy(&bits, bytes.data() + 2 * i, sizeof(bits));
+      EXPECT_EQ(bits, (*narrow)(values[i])) << values[i];
+    }
   }
 }
 
