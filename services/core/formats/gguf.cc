@@ -216,18 +216,19 @@ absl::StatusOr<uint64_t> GgufTensorBytes(DType dtype, const std::vector<int64_t>
       return absl::InvalidArgumentError(absl::StrCat("dimension ", i, " is ", ne[i]));
     }
   }
-  ODMOE_ASSIGN_OR_RETURN(uint64_t bytes, RowBytes(dtype, ne[0]));
-  int64_t elements = ne[0];
+  int64_t elements = ne[0], rows = 1;
   for (size_t i = 1; i < ne.size(); ++i) {
-    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(ne[i]), &bytes) ||
+    if (__builtin_mul_overflow(rows, ne[i], &rows) ||
         __builtin_mul_overflow(elements, ne[i], &elements)) {
       return absl::InvalidArgumentError("the product of its dimensions is too large");
     }
   }
-  if (bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-    return absl::InvalidArgumentError("the product of its dimensions is too large");
+  // One scale a tensor would be one for a whole stack of experts.
+  if (IsBitnetDType(dtype) && ne.size() > 2) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Info(dtype).name, " is for matrices, got ", ne.size(), " dimensions"));
   }
-  return bytes;
+  return TensorBytes(dtype, ne[0], rows);
 }
 
 double WidenF32(uint32_t bits) {

@@ -7,6 +7,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
@@ -260,7 +261,13 @@ absl::StatusOr<uint32_t> FindAlignment(HeaderCursor& in, const GgufMetadata& met
   return static_cast<uint32_t>(alignment);
 }
 
-absl::StatusOr<GgufTensor> ReadTensorInfo(HeaderCursor& in, uint64_t index) {
+// BitNet's own ggml gave ids another meaning; models of its architectures carry those.
+bool HasBitnetTypes(const GgufMetadata& metadata) {
+  const auto architecture = metadata.GetString("general.architecture");
+  return architecture.ok() && absl::StartsWith(*architecture, "bitnet");
+}
+
+absl::StatusOr<GgufTensor> ReadTensorInfo(HeaderCursor& in, uint64_t index, bool bitnet) {
   const uint64_t at = in.offset();
   GgufTensor tensor;
   ODMOE_ASSIGN_OR_RETURN(tensor.name, in.String(absl::StrCat("the name of tensor ", index)));
@@ -281,7 +288,7 @@ absl::StatusOr<GgufTensor> ReadTensorInfo(HeaderCursor& in, uint64_t index) {
   }
   const uint64_t type_at = in.offset();
   ODMOE_ASSIGN_OR_RETURN(const uint32_t type, in.Number<uint32_t>(what));
-  const auto info = FindDType(type);
+  const auto info = bitnet ? FindBitnetDType(type) : FindDType(type);
   if (!info.ok()) {
     return absl::InvalidArgumentError(
         in.Corrupt(type_at, absl::StrCat(what, ": ", info.status().message())).message());
@@ -296,15 +303,30 @@ absl::StatusOr<GgufTensor> ReadTensorInfo(HeaderCursor& in, uint64_t index) {
   return tensor;
 }
 
+// In BitNet's models one id is both mxfp4 and tl2. A tl2 tensor is never the last, its scale follows,
+// and where that starts tells how long the tensor is. Gives the next tensor's place.
+uint64_t TellTL2(uint64_t next_offset, uint64_t expected, uint32_t alignment, GgufTensor& tensor) {
+  const auto bytes = GgufTensorBytes(DType::kTL2, tensor.ne);
+  if (tensor.dtype != DType::kMXFP4 || next_offset == expected || !bytes.ok()) return expected;
+  const uint64_t end = RoundUp(tensor.offset + *bytes, alignment);
+  if (next_offset != end) return expected;
+  tensor.dtype = DType::kTL2;
+  tensor.bytes = *bytes;
+  return end;
+}
+
 // Tensors lie in the order of their infos, each at the next multiple of the alignment.
 absl::StatusOr<std::vector<GgufTensor>> ReadTensorInfos(HeaderCursor& in, uint64_t count,
-                                                        uint32_t alignment) {
+                                                        uint32_t alignment, bool bitnet) {
   std::vector<GgufTensor> tensors;
   absl::flat_hash_set<std::string> seen;
   uint64_t expected = 0;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t at = in.offset();
-    ODMOE_ASSIGN_OR_RETURN(GgufTensor tensor, ReadTensorInfo(in, i));
+    ODMOE_ASSIGN_OR_RETURN(GgufTensor tensor, ReadTensorInfo(in, i, bitnet));
+    if (bitnet && !tensors.empty()) {
+      expected = TellTL2(tensor.offset, expected, alignment, tensors.back());
+    }
     if (!seen.insert(tensor.name).second) {
       return in.Corrupt(at, absl::StrCat("tensor ", Quote(tensor.name), " is there twice"));
     }
@@ -375,7 +397,8 @@ absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::Open(
   ODMOE_ASSIGN_OR_RETURN(reader->metadata_, ReadKeys(in, key_count));
   ODMOE_ASSIGN_OR_RETURN(reader->alignment_, FindAlignment(in, reader->metadata_));
   ODMOE_ASSIGN_OR_RETURN(reader->tensors_,
-                         ReadTensorInfos(in, tensor_count, reader->alignment_));
+                         ReadTensorInfos(in, tensor_count, reader->alignment_,
+                                         HasBitnetTypes(reader->metadata_)));
   reader->header_bytes_ = in.offset();
   reader->data_offset_ = RoundUp(in.offset(), reader->alignment_);
   for (size_t i = 0; i < reader->tensors_.size(); ++i) {

@@ -98,7 +98,7 @@ HeaderText WriteHeader(const GgufHeader& header) {
     out.String(tensor.name);
     out.Number(static_cast<uint32_t>(tensor.ne.size()));
     for (int64_t n : tensor.ne) out.Number(n);
-    out.Number(static_cast<uint32_t>(tensor.dtype));
+    out.Number(GgmlTypeId(tensor.dtype));
     out.Number(tensor.offset);
   }
   return out;

@@ -204,9 +204,14 @@ absl::StatusOr<StoredTensor> StoreAs(const std::string& name, DType dtype,
     tensor.shape = ReversedShape(ne);
     return stored;
   }
-  ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, ne[0]));
   tensor.dtype = "U8";
-  tensor.shape = {static_cast<int64_t>(tensor.bytes / row_bytes), static_cast<int64_t>(row_bytes)};
+  if (IsBitnetDType(dtype)) {  // more than rows, or none
+    tensor.shape = {static_cast<int64_t>(tensor.bytes)};
+  } else {
+    ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, ne[0]));
+    tensor.shape = {static_cast<int64_t>(tensor.bytes / row_bytes),
+                    static_cast<int64_t>(row_bytes)};
+  }
   stored.metadata[name + ".ggml_type"] = std::string(info.name);
   stored.metadata[name + ".shape"] = absl::StrCat("[", absl::StrJoin(ReversedShape(ne), ","), "]");
   return stored;

@@ -8,6 +8,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/core/base/status_macros.h"
+#include "services/core/tensor/i2_s.h"
 
 namespace odmoe {
 namespace {
@@ -31,7 +33,29 @@ constexpr DTypeInfo kFormats[] = {
     {DType::kTQ2_0, "tq2_0", 256, 66, ""},    {DType::kMXFP4, "mxfp4", 32, 17, ""},
     {DType::kNVFP4, "nvfp4", 64, 36, ""},     {DType::kQ1_0, "q1_0", 128, 18, ""},
     {DType::kQ2_0, "q2_0", 64, 18, ""},
+    {DType::kI2_S, "i2_s", 128, 32, ""},
+    {DType::kTL1, "tl1", 1, 0, ""},           {DType::kTL2, "tl2", 1, 0, ""},
 };
+
+bool HasRows(const DTypeInfo& info) { return info.block_bytes > 0; }
+
+// BitNet's tl1: four bits a pair of weights.
+absl::StatusOr<uint64_t> TL1Bytes(uint64_t elements) {
+  if (elements % 4 == 0) return elements / 4;
+  return absl::InvalidArgumentError(
+      absl::StrCat(elements, " weights are no whole number of tl1's quadruples"));
+}
+
+// BitNet's tl2: five bits a triple of weights, and four a pair in the last 256 columns, for which
+// room is kept whether the tiling needs it or not. Its own integer arithmetic, in its order.
+absl::StatusOr<uint64_t> TL2Bytes(uint64_t columns, uint64_t rows) {
+  constexpr uint64_t kPairColumns = 256;
+  if (columns <= kPairColumns) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tl2 needs more than ", kPairColumns, " columns, got ", columns));
+  }
+  return (columns - kPairColumns) * rows / 3 * 5 / 8 + kPairColumns * rows / 2 * 4 / 8;
+}
 
 struct RemovedFormat {
   uint32_t id;
@@ -56,7 +80,7 @@ absl::Span<const DTypeInfo> AllDTypes() { return kFormats; }
 
 absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id) {
   for (const DTypeInfo& info : kFormats) {
-    if (static_cast<uint32_t>(info.dtype) == ggml_type_id) return info;
+    if (!IsBitnetDType(info.dtype) && GgmlTypeId(info.dtype) == ggml_type_id) return info;
   }
   for (const RemovedFormat& removed : kRemoved) {
     if (removed.id != ggml_type_id) continue;
@@ -65,6 +89,17 @@ absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id) {
   }
   return absl::InvalidArgumentError(absl::StrCat("ggml type ", ggml_type_id, " is unknown"));
 }
+
+absl::StatusOr<DTypeInfo> FindBitnetDType(uint32_t ggml_type_id) {
+  for (const DType dtype : {DType::kI2_S, DType::kTL1}) {
+    if (GgmlTypeId(dtype) == ggml_type_id) return Info(dtype);
+  }
+  return FindDType(ggml_type_id);
+}
+
+bool IsBitnetDType(DType dtype) { return static_cast<uint32_t>(dtype) >= kBitnetIds; }
+
+uint32_t GgmlTypeId(DType dtype) { return static_cast<uint32_t>(dtype) & (kBitnetIds - 1); }
 
 absl::StatusOr<DTypeInfo> FindDType(absl::string_view name) {
   std::vector<absl::string_view> known;
@@ -88,6 +123,10 @@ absl::StatusOr<uint64_t> RowBytes(DType dtype, int64_t columns) {
   if (columns < 0) {
     return absl::InvalidArgumentError(absl::StrCat("a row of ", columns, " elements"));
   }
+  if (!HasRows(info)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(info.name, " lies in tiles of BitNet's kernels and has no rows"));
+  }
   const uint64_t elements = static_cast<uint64_t>(columns);
   if (elements % info.block_elements != 0) {
     return absl::InvalidArgumentError(absl::StrCat("a row of ", columns, " elements is not a whole ",
@@ -100,6 +139,30 @@ absl::StatusOr<uint64_t> RowBytes(DType dtype, int64_t columns) {
         absl::StrCat("a row of ", columns, " ", info.name, " elements is too large"));
   }
   return blocks * info.block_bytes;
+}
+
+absl::StatusOr<uint64_t> TensorBytes(DType dtype, int64_t columns, int64_t rows) {
+  if (columns < 1 || rows < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("a tensor of ", rows, " rows of ", columns));
+  }
+  if (HasRows(Info(dtype))) {
+    ODMOE_ASSIGN_OR_RETURN(uint64_t bytes, RowBytes(dtype, columns));
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(rows), &bytes) ||
+        bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) - kI2_SScaleBytes) {
+      return absl::InvalidArgumentError("the product of its dimensions is too large");
+    }
+    return dtype == DType::kI2_S ? bytes + kI2_SScaleBytes : bytes;
+  }
+  uint64_t elements = 0;
+  // 2^58 leaves the sizes room for their factors.
+  if (__builtin_mul_overflow(static_cast<uint64_t>(columns), static_cast<uint64_t>(rows),
+                             &elements) ||
+      elements > uint64_t{1} << 58) {
+    return absl::InvalidArgumentError("the product of its dimensions is too large");
+  }
+  return dtype == DType::kTL1 ? TL1Bytes(elements)
+                              : TL2Bytes(static_cast<uint64_t>(columns),
+                                         static_cast<uint64_t>(rows));
 }
 
 }  // namespace odmoe

@@ -107,5 +107,34 @@ TEST(GgufReaderTest, AcceptsPaddingAtTheEndAndFilesWithoutTensors) {
   EXPECT_TRUE(Open(GgufHeaderBytes(3, 0, 0)).ok());
 }
 
+// One matrix of a BitNet model of a given id, and its scale `scale_at` bytes into the data.
+ByteString BitnetGguf(absl::string_view architecture, uint32_t type, uint64_t scale_at) {
+  ByteString bytes = GgufHeaderBytes(3, 2, 1);
+  GgufKey(bytes, "general.architecture", GgufType::kString).AddString(architecture);
+  GgufTensorInfo(bytes, "blk.0.attn_q.weight", {288, 32}, type, 0);
+  GgufTensorInfo(bytes, "blk.0.attn_q.weight_scale", {1}, 0, scale_at);
+  bytes.PadTo(32);
+  for (uint64_t i = 0; i < scale_at + 32; ++i) bytes.Add<uint8_t>(0);
+  return bytes;
+}
+
+// Id 39 is mxfp4, and in BitNet's models tl2 where the next tensor starts behind that.
+TEST(GgufReaderTest, TellsBitnetsFormatsFromThoseThatHaveTheirIds) {
+  const uint64_t mxfp4 = 288 / 32 * 17 * 32;
+  const auto dtype_of = [](const ByteString& bytes) {
+    const auto reader = Open(bytes);
+    EXPECT_TRUE(reader.ok()) << reader.status();
+    return reader.ok() ? (*reader)->tensors()[0].dtype : DType::kF32;
+  };
+  static_assert(32 * 32 / 3 * 5 / 8 + 256 * 32 / 4 == 2261);
+  EXPECT_EQ(dtype_of(BitnetGguf("bitnet-b1.58", 39, mxfp4)), DType::kMXFP4);
+  EXPECT_EQ(dtype_of(BitnetGguf("bitnet-b1.58", 39, 2272)), DType::kTL2);
+  EXPECT_EQ(dtype_of(BitnetGguf("llama", 39, mxfp4)), DType::kMXFP4);
+  EXPECT_EQ(dtype_of(BitnetGguf("bitnet-b1.58", 38, 288 * 32 / 4)), DType::kTL1);
+  EXPECT_FALSE(Open(BitnetGguf("llama", 39, 2272)).ok());
+  EXPECT_FALSE(Open(BitnetGguf("bitnet-b1.58", 39, 2304)).ok());
+  EXPECT_FALSE(Open(BitnetGguf("llama", 38, 288 * 32 / 4)).ok());
+}
+
 }  // namespace
 }  // namespace odmoe

@@ -1,4 +1,5 @@
 #include "services/core/tensor/dtype.h"
+#include "services/core/tensor/i2_s.h"
 
 #include <cstdint>
 #include <limits>
@@ -30,7 +31,7 @@ TEST(DTypeTest, KnowsGgmlsIdsAndBlocks) {
       {29, "iq1_m", 256, 56},    {30, "bf16", 1, 2},       {34, "tq1_0", 256, 54},
       {35, "tq2_0", 256, 66},    {39, "mxfp4", 32, 17},    {40, "nvfp4", 64, 36},
       {41, "q1_0", 128, 18},     {42, "q2_0", 64, 18}};
-  EXPECT_EQ(AllDTypes().size(), std::size(rows));
+  EXPECT_EQ(AllDTypes().size(), std::size(rows) + 3);  // and BitNet's own
   for (const Row& row : rows) {
     const auto info = FindDType(row.id);
     ASSERT_TRUE(info.ok()) << info.status();
@@ -49,7 +50,7 @@ TEST(DTypeTest, RefusesRemovedAndUnknownIds) {
     EXPECT_THAT(std::string(FindDType(id).status().message()),
                 HasSubstr(std::string("(") + name + ") was removed from ggml"));
   }
-  for (uint32_t id : {99u, 0xffffffffu}) {
+  for (uint32_t id : {99u, kBitnetIds + 36, 0xffffffffu}) {
     EXPECT_THAT(std::string(FindDType(id).status().message()), HasSubstr("unknown")) << id;
   }
 }
@@ -67,6 +68,54 @@ TEST(DTypeTest, CountsRowBytesInWholeBlocks) {
   EXPECT_FALSE(RowBytes(DType::kQ8_0, 33).ok());
   EXPECT_FALSE(RowBytes(DType::kF32, -1).ok());
   EXPECT_FALSE(RowBytes(DType::kF64, std::numeric_limits<int64_t>::max()).ok());
+}
+
+TEST(DTypeTest, GivesBitnetsIdsTheirOwnMeaningOnlyWhereAsked) {
+  EXPECT_EQ(FindBitnetDType(36)->dtype, DType::kI2_S);
+  EXPECT_EQ(FindBitnetDType(38)->dtype, DType::kTL1);
+  EXPECT_EQ(FindBitnetDType(39)->dtype, DType::kMXFP4);
+  EXPECT_EQ(FindBitnetDType(2)->dtype, DType::kQ4_0);
+  EXPECT_FALSE(FindBitnetDType(37).ok());
+  EXPECT_EQ(FindDType(39)->dtype, DType::kMXFP4);
+  EXPECT_EQ(GgmlTypeId(DType::kI2_S), 36u);
+  EXPECT_EQ(GgmlTypeId(DType::kTL2), 39u);
+  EXPECT_EQ(GgmlTypeId(DType::kQ4_0), 2u);
+  EXPECT_EQ(FindDType(absl::string_view("i2_s"))->dtype, DType::kI2_S);
+}
+
+// Sizes that bitnet.cpp's ggml_nbytes gives, of 2B-4T's and of the 3B model's matrices, without the
+// 32 bytes that hold tl's scale: it is a tensor of its own.
+TEST(DTypeTest, CountsTheBytesOfBitnetsTensors) {
+  EXPECT_EQ(*TensorBytes(DType::kI2_S, 2560, 6912), 2560u * 6912 / 4 + 32);
+  EXPECT_EQ(*TensorBytes(DType::kTL1, 2560, 640), 2560u * 640 / 4);
+  EXPECT_EQ(*TensorBytes(DType::kTL2, 8640, 3200), (8640u - 256) * 3200 / 3 * 5 / 8 + 409600u / 2);
+  EXPECT_EQ(*TensorBytes(DType::kQ8_0, 64, 3), 3 * 68u);
+  EXPECT_FALSE(RowBytes(DType::kTL1, 128).ok());
+  EXPECT_FALSE(TensorBytes(DType::kTL2, 256, 32).ok());
+  EXPECT_FALSE(TensorBytes(DType::kI2_S, 64, 1).ok());
+  EXPECT_FALSE(TensorBytes(DType::kI2_S, 128, 0).ok());
+  const int64_t huge = std::numeric_limits<int64_t>::max() / 128 * 128;
+  for (DType dtype : {DType::kI2_S, DType::kTL1, DType::kTL2, DType::kF32}) {
+    EXPECT_FALSE(TensorBytes(dtype, huge, huge).ok());
+  }
+}
+
+TEST(I2_STest, PlacesWeightsAQuarterBlockApart) {
+  std::vector<int8_t> codes(256, 0);
+  codes[0] = 1, codes[32] = -1, codes[64] = 1, codes[96] = -1;  // byte 0: codes 2, 0, 2, 0
+  codes[128 + 5] = -1, codes[128 + 127] = 1;
+  std::vector<std::byte> bytes(64);
+  EncodeI2_SRow(codes, bytes.data());
+  EXPECT_EQ(bytes[0], std::byte{0b10001000});
+  EXPECT_EQ(bytes[1], std::byte{0b01010101});
+  EXPECT_EQ(bytes[32 + 5], std::byte{0b00010101});
+  EXPECT_EQ(bytes[32 + 31], std::byte{0b01010110});
+  std::vector<int8_t> back(256, 9);
+  EXPECT_TRUE(DecodeI2_SRow(bytes.data(), absl::MakeSpan(back)));
+  EXPECT_EQ(back, codes);
+  bytes[40] |= std::byte{0b11000000};
+  EXPECT_FALSE(DecodeI2_SRow(bytes.data(), absl::MakeSpan(back)));
+  EXPECT_EQ(back[128 + 8], 0);
 }
 
 }  // namespace
