@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/tensor/i2_s.h"
 #include "services/core/tensor/decoders.h"
 #include "services/core/tensor/half_rows.h"
 
@@ -114,6 +115,8 @@ absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> value
     case DType::kBF16:
       WidenBF16Row(in, values);
       return absl::OkStatus();
+    case DType::kI2_S:
+      return absl::UnimplementedError("a row of i2_s has no scale: it is the tensor's");
     default:
       break;
   }
@@ -128,6 +131,7 @@ absl::Status DecodeRow(DType dtype, const std::byte* in, absl::Span<float> value
 }
 
 BlockDecoder FindBlockDecoder(DType dtype) {
+  if (dtype == DType::kI2_S) return &DecodeI2_SBlock;
   for (const auto find : {&FindSmallBlockDecoder, &FindSuperBlockDecoder, &FindGridBlockDecoder}) {
     if (const BlockDecoder decode = find(dtype)) return decode;
   }

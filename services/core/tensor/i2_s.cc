@@ -41,6 +41,12 @@ bool DecodeI2_SRow(const std::byte* in, absl::Span<int8_t> codes) {
   return valid;
 }
 
+void DecodeI2_SBlock(const uint8_t* block, float* out) {
+  int8_t codes[kI2_SBlock];
+  DecodeI2_SRow(reinterpret_cast<const std::byte*>(block), absl::MakeSpan(codes));
+  for (int64_t i = 0; i < kI2_SBlock; ++i) out[i] = codes[i];
+}
+
 void EncodeI2_SScale(float scale, std::byte* out) {
   std::memset(out, 0, kI2_SScaleBytes);
   std::memcpy(out, &scale, sizeof(scale));

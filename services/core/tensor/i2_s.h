@@ -27,6 +27,9 @@ void EncodeI2_SRow(absl::Span<const int8_t> codes, std::byte* out);
 // The inverse. False: a code that stands for nothing, which decodes as 0.
 bool DecodeI2_SRow(const std::byte* in, absl::Span<int8_t> codes);
 
+// A block's weights as floats; the code that stands for nothing as 0.
+void DecodeI2_SBlock(const uint8_t* block, float* out);
+
 // What lies behind the rows, kI2_SScaleBytes bytes.
 void EncodeI2_SScale(float scale, std::byte* out);
 float DecodeI2_SScale(const std::byte* in);

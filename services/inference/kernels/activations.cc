@@ -33,4 +33,8 @@ const std::byte* const* Activations::Rows(ActivationForm form) {
   return q8_.data();
 }
 
+void RoundTo8Bits(int64_t rows, int64_t columns, float* data) {
+  for (int64_t r = 0; r < rows; ++r) Simd().round_to_8_bits(columns, data + r * columns);
+}
+
 }  // namespace odmoe

@@ -273,6 +273,8 @@ inline DotKernel FindDot(DType weights) {
       return DecodedKernel<DType::kTQ1_0>();
     case DType::kTQ2_0:
       return DecodedKernel<DType::kTQ2_0>();
+    case DType::kI2_S:
+      return DecodedKernel<DType::kI2_S>();
     case DType::kMXFP4:
       return DecodedKernel<DType::kMXFP4>();
     case DType::kQ1_0:

@@ -19,6 +19,15 @@ constexpr int64_t kGrainOperations = 1 << 16;
 
 int64_t BlockCount(const Product& p) { return (p.weights.rows + kBlockRows - 1) / kBlockRows; }
 
+// What a format has one of for its whole tensor.
+void ScaleBlock(const Product& p, int64_t first_row, int64_t last_row, int64_t first_token,
+                int64_t tokens) {
+  for (int64_t t = first_token; t < first_token + tokens; ++t) {
+    float* out = p.out + t * p.out_stride;
+    for (int64_t r = first_row; r < last_row; ++r) out[r] *= p.weights.scale;
+  }
+}
+
 void ComputeBlock(const Product& p, DotFunction dot, int64_t block) {
   const int64_t first = block * kBlockRows;
   const int64_t last = std::min(first + kBlockRows, p.weights.rows);
@@ -28,6 +37,7 @@ void ComputeBlock(const Product& p, DotFunction dot, int64_t block) {
       dot(p.weights.Row(r), p.weights.columns, p.x + t, tokens, p.out + t * p.out_stride + r,
           p.out_stride);
     }
+    if (p.weights.scale != 1.0f) ScaleBlock(p, first, last, t, tokens);
   }
 }
 

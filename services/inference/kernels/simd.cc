@@ -30,6 +30,9 @@ const SimdKernels* Table() {
       .scaled_add = &ScaledAdd,
       .weighted_rows = &WeightedRows,
       .rope = &Rope,
+      .rope_halves = &RopeHalves,
+      .round_to_8_bits = &RoundTo8BitsRow,
+      .relu_squared_gate = &ReluSquaredGate,
   };
   return &kTable;
 }

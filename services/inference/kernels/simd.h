@@ -69,6 +69,12 @@ struct SimdKernels {
   // Rotates the pairs (x[2i], x[2i+1]) by the angle whose cosine and sine are at table[2i] and
   // table[2i+1]; n is even.
   void (*rope)(const float* table, int64_t n, float* x);
+  // The same, pair i being x[i] and x[i + n / 2].
+  void (*rope_halves)(const float* table, int64_t n, float* x);
+  // x = round(x * s) / s, halves to even, s = 127 / max(max|x|, 1e-5). NaN stays NaN.
+  void (*round_to_8_bits)(int64_t n, float* x);
+  // out = relu(gate)^2 * up. `out` may be either.
+  void (*relu_squared_gate)(const float* gate, const float* up, int64_t n, float* out);
 };
 
 // The best this machine can run. Cheap: one load.

@@ -185,6 +185,39 @@ inline void Rope(const float* table, int64_t n, float* x) {
   }
 }
 
+inline void RopeHalves(const float* table, int64_t n, float* x) {
+  const int64_t half = n / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i];
+    const float b = x[i + half];
+    x[i] = a * table[2 * i] - b * table[2 * i + 1];
+    x[i + half] = a * table[2 * i + 1] + b * table[2 * i];
+  }
+}
+
+inline void RoundTo8BitsRow(int64_t n, float* x) {
+  constexpr float kSmallest = 1e-5f;  // of the definition
+  float largest = kSmallest;
+  for (int64_t i = 0; i < n; ++i) {
+    const float magnitude = x[i] < 0.0f ? -x[i] : x[i];
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const FloatTag d;
+  const float scale = 127.0f / largest;
+  const FloatVec factor = hn::Set(d, scale);
+  Map(x, n, 0.0f, x, [&](FloatVec v, int64_t) HWY_ATTR {
+    return hn::Div(hn::Round(hn::Mul(v, factor)), factor);
+  });
+}
+
+inline void ReluSquaredGate(const float* gate, const float* up, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    // Not the larger of gate and 0, which would make a zero of a NaN.
+    const float positive = gate[i] < 0.0f ? 0.0f : gate[i];
+    out[i] = positive * positive * up[i];
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace odmoe
 HWY_AFTER_NAMESPACE();

@@ -1,17 +1,13 @@
-// Multi-head latent attention on the compressed cache (DeepSeek-V2 report, section 2.1): the key
-// and value up-projections are absorbed into the query and the output, so that all heads attend to
-// one cached row of kv_lora + rope floats a token.
+// The attention of a step: an interface, since models attend in different ways, and what the ways
+// share. latent_attention.h and grouped_attention.h have the two there are.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
-#include "services/inference/kernels/activations.h"
 #include "services/inference/kernels/compute_pool.h"
-#include "services/inference/kernels/mat_mul.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/kv_cache.h"
-#include "services/inference/model/rope_table.h"
 #include "services/inference/model/weights.h"
 
 namespace odmoe {
@@ -19,46 +15,48 @@ namespace odmoe {
 // The attention of a step, layer after layer, with its working memory. Not thread-safe.
 class AttentionStage {
  public:
-  // At most `max_tokens` tokens a step. The references must outlive the stage.
-  AttentionStage(const ModelConfig& config, ComputePool& pool, int64_t max_tokens);
+  // By config.attention. At most `max_tokens` tokens a step. The references must outlive the stage.
+  static std::unique_ptr<AttentionStage> Create(const ModelConfig& config, ComputePool& pool,
+                                                int64_t max_tokens);
+  virtual ~AttentionStage() = default;
 
   // Starts a step of `tokens` tokens, the first at `position`.
-  void Begin(int64_t position, int64_t tokens);
+  virtual void Begin(int64_t position, int64_t tokens) = 0;
 
   // hidden[t] += attention(hidden[t]) for the step's tokens, hidden [tokens, dim]. Writes their
   // cache rows of this layer; those of earlier positions must be there.
-  void Run(const AttentionWeights& weights, int32_t layer, KvCache& cache, float* hidden);
-
- private:
-  void ProjectQueries(const AttentionWeights& weights);
-  void StoreKeys(const AttentionWeights& weights, int32_t layer, KvCache& cache);
-  void AbsorbKeys(const AttentionWeights& weights);
-  void Attend(int32_t layer, KvCache& cache);
-  void AttendHead(int64_t token, int32_t head, int32_t layer, KvCache& cache);
-  void ExpandValues(const AttentionWeights& weights);
-  // Rows of `x`, whose row of token t and head h is t * heads + h, regrouped head by head.
-  const std::byte* const* ByHead(Activations& x, ActivationForm form);
-
-  const ModelConfig& config_;
-  ComputePool& pool_;
-  const RopeTable rope_;
-  const float score_scale_;
-  int64_t position_ = 0;
-  int64_t tokens_ = 0;
-
-  std::vector<float> rope_angles_;  // [tokens, rope]
-  std::vector<float> normed_;       // [tokens, dim]
-  std::vector<float> q_latent_;     // [tokens, q_lora]
-  std::vector<float> kv_;           // [tokens, kv_lora + rope]
-  std::vector<float> queries_;      // [tokens, heads, nope + rope]
-  std::vector<float> absorbed_;     // [tokens, heads, kv_lora + rope]
-  std::vector<float> mixed_;        // [tokens, heads, kv_lora]
-  std::vector<float> values_;       // [tokens, heads, value]
-  std::vector<float> output_;       // [tokens, dim]
-  Activations activations_;
-  Activations head_activations_;
-  std::vector<const std::byte*> by_head_;  // [heads, tokens]
-  std::vector<Product> products_;
+  virtual void Run(const AttentionWeights& weights, int32_t layer, KvCache& cache,
+                   float* hidden) = 0;
 };
+
+// One head's look at the cache: key and value are columns of its rows.
+struct HeadQuery {
+  const float* query = nullptr;  // [key_width]
+  int64_t key_offset = 0;
+  int64_t key_width = 0;
+  int64_t value_offset = 0;
+  int64_t value_width = 0;
+  float scale = 1.0f;  // on the scores
+};
+
+// out [value_width] = softmax(scale * query . keys) values over the first `visible` tokens of the
+// cache, a block of it at a time. The blocks' borders are fixed positions, so neither the step's
+// size nor what else runs changes the order of a sum.
+void AttendOverCache(const HeadQuery& head, int64_t visible, int32_t layer, int64_t row_width,
+                     KvCache& cache, float* out);
+
+// Runs AttendHead(token, head) for all of a step, shared out to the pool's threads. `row_width`: of
+// the cache, which says how much work a token is.
+template <typename AttendHead>
+void AttendAllHeads(ComputePool& pool, int64_t tokens, int64_t heads, int64_t position,
+                    int64_t row_width, const AttendHead& attend_head) {
+  // About as much work as MatMul hands out at a time.
+  constexpr int64_t kGrainOperations = 1 << 16;
+  const int64_t operations = 2 * row_width * (position + tokens);
+  const int64_t grain = kGrainOperations / operations > 1 ? kGrainOperations / operations : 1;
+  pool.ParallelFor(tokens * heads, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) attend_head(i / heads, i % heads);
+  });
+}
 
 }  // namespace odmoe

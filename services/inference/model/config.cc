@@ -1,9 +1,12 @@
 #include "services/inference/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/core/base/status_macros.h"
 
 namespace odmoe {
@@ -13,9 +16,44 @@ namespace {
 constexpr uint32_t kMaxLayers = 4096;
 constexpr uint32_t kMaxWidth = 1 << 20;
 constexpr uint32_t kMaxHeads = 1 << 12;
+constexpr int64_t kMaxAttentionWidth = 1 << 22;  // of all heads together
 constexpr uint32_t kMaxExpertsPerLayer = 1 << 16;
 constexpr uint32_t kMaxVocabulary = 1 << 24;
 constexpr uint32_t kMaxContext = 1 << 28;
+
+// What an architecture's keys do not say.
+struct ArchitectureTraits {
+  absl::string_view name;
+  AttentionKind attention;
+  Activation activation;
+  bool rope_halves;
+  bool is_bitnet;  // sub-norms, 8-bit activations
+};
+
+constexpr ArchitectureTraits kArchitectures[] = {
+    {"deepseek2", AttentionKind::kLatent, Activation::kSilu, false, false},
+    {"bitnet", AttentionKind::kGrouped, Activation::kSilu, true, true},
+    // One graph under two names: bitnet.cpp's converters write either.
+    {"bitnet-b1.58", AttentionKind::kGrouped, Activation::kReluSquared, true, true},
+    {"bitnet-25", AttentionKind::kGrouped, Activation::kReluSquared, true, true},
+};
+
+absl::Status ReadArchitecture(const GgufMetadata& metadata, ModelConfig& config) {
+  ODMOE_ASSIGN_OR_RETURN(config.architecture, metadata.GetStringOr("general.architecture", ""));
+  std::vector<absl::string_view> known;
+  for (const ArchitectureTraits& traits : kArchitectures) {
+    known.push_back(traits.name);
+    if (traits.name != config.architecture) continue;
+    config.attention = traits.attention;
+    config.activation = traits.activation;
+    config.rope.halves = traits.rope_halves;
+    config.sub_norms = config.int8_activations = traits.is_bitnet;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("general.architecture is \"", config.architecture,
+                                                 "\"; the architectures known are: ",
+                                                 absl::StrJoin(known, ", ")));
+}
 
 // Reads the keys of one architecture, "deepseek2.<name>".
 class Keys {
@@ -107,8 +145,28 @@ absl::Status ReadRope(const Keys& keys, RopeConfig& rope) {
   return absl::OkStatus();
 }
 
-absl::Status ReadAttention(const Keys& keys, ModelConfig& config) {
-  ODMOE_ASSIGN_OR_RETURN(config.heads, keys.Int("attention.head_count", 1, kMaxHeads));
+absl::Status ReadGroupedAttention(const Keys& keys, ModelConfig& config) {
+  ODMOE_ASSIGN_OR_RETURN(
+      config.kv_heads, keys.IntOr("attention.head_count_kv", config.heads, 1, config.heads));
+  if (config.heads % config.kv_heads != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(keys.Name("attention.head_count_kv"), " is ", config.kv_heads,
+                     ", which does not divide ", config.heads, " heads"));
+  }
+  const uint32_t width = static_cast<uint32_t>(config.dim / config.heads);
+  ODMOE_ASSIGN_OR_RETURN(const int32_t key, keys.IntOr("attention.key_length", width, 2, kMaxWidth));
+  ODMOE_ASSIGN_OR_RETURN(config.value, keys.IntOr("attention.value_length", width, 1, kMaxWidth));
+  if (int64_t{config.heads} * std::max(key, config.value) > kMaxAttentionWidth) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(keys.Name("attention.head_count"), " is ", config.heads,
+                     ", too many of width ", std::max(key, config.value)));
+  }
+  ODMOE_RETURN_IF_ERROR(ReadRope(keys, config.rope));
+  return keys.Expect("rope.dimension_count", config.rope.dimensions, key,
+                     "all of a head is rotated");
+}
+
+absl::Status ReadLatentAttention(const Keys& keys, ModelConfig& config) {
   ODMOE_ASSIGN_OR_RETURN(const int32_t kv_heads,
                          keys.IntOr("attention.head_count_kv", 1, 1, kMaxHeads));
   ODMOE_RETURN_IF_ERROR(keys.Expect("attention.head_count_kv", kv_heads, 1,
@@ -197,12 +255,7 @@ float ModelConfig::attention_scale() const {
 
 absl::StatusOr<ModelConfig> ReadModelConfig(const GgufMetadata& metadata) {
   ModelConfig config;
-  ODMOE_ASSIGN_OR_RETURN(config.architecture, metadata.GetStringOr("general.architecture", ""));
-  if (config.architecture != "deepseek2") {
-    return absl::InvalidArgumentError(absl::StrCat("general.architecture is \"",
-                                                   config.architecture,
-                                                   "\"; the architectures known are: deepseek2"));
-  }
+  ODMOE_RETURN_IF_ERROR(ReadArchitecture(metadata, config));
   const Keys keys(metadata, config.architecture);
   ODMOE_ASSIGN_OR_RETURN(const int32_t blocks, keys.Int("block_count", 1, kMaxLayers));
   // Layers for multi-token prediction come last and take no part in plain decoding.
@@ -223,8 +276,16 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const GgufMetadata& metadata) {
     }
     config.vocabulary = static_cast<int32_t>(tokens->size());
   }
-  ODMOE_RETURN_IF_ERROR(ReadAttention(keys, config));
+  ODMOE_ASSIGN_OR_RETURN(config.heads, keys.Int("attention.head_count", 1, kMaxHeads));
+  ODMOE_RETURN_IF_ERROR(config.attention == AttentionKind::kLatent
+                            ? ReadLatentAttention(keys, config)
+                            : ReadGroupedAttention(keys, config));
   ODMOE_RETURN_IF_ERROR(ReadExperts(keys, config));
+  if (config.sub_norms && config.routing.experts > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        keys.Name("expert_count"), " is ", config.routing.experts, ", expected 0 (",
+        config.architecture, " has no experts)"));
+  }
   if (config.dense_layers > 0) {
     ODMOE_ASSIGN_OR_RETURN(config.dense_ffn, keys.Int("feed_forward_length", 1, kMaxWidth));
   }

@@ -13,6 +13,8 @@ namespace odmoe {
 struct RopeConfig {
   enum class Scaling { kNone, kLinear, kYarn };
   int32_t dimensions = 0;  // rotated per head, even
+  bool halves = false;     // a pair is (i, i + dimensions / 2), as in Hugging Face's models; else
+                           // neighbours (2i, 2i + 1), as in DeepSeek's
   float base = 10000.0f;
   Scaling scaling = Scaling::kNone;
   float factor = 1.0f;             // context extension
@@ -23,6 +25,13 @@ struct RopeConfig {
   float attention_factor = 1.0f;   // on cosines and sines
   float log_multiplier = 0.0f;     // 0.1 * mscale_all_dim
 };
+
+// What the cache keeps of a token: one compressed latent for all heads, or grouped heads' keys and
+// values.
+enum class AttentionKind { kLatent, kGrouped };
+
+// On the gate of a feed-forward network: x * sigmoid(x), or max(x, 0)^2.
+enum class Activation { kSilu, kReluSquared };
 
 // How a token's experts are chosen and weighted.
 struct RoutingConfig {
@@ -47,9 +56,15 @@ struct ModelConfig {
   int32_t dense_ffn = 0;        // its width; 0 where there is no such layer
   float norm_epsilon = 0.0f;
 
+  Activation activation = Activation::kSilu;
+  bool sub_norms = false;         // BitNet: a norm before each block's last projection
+  bool int8_activations = false;  // BitNet: every layer's projections see rounded input
+
+  AttentionKind attention = AttentionKind::kLatent;
   int32_t heads = 0;
-  int32_t q_lora = 0;           // 0: queries are one projection
-  int32_t kv_lora = 0;          // the compressed latent the cache keeps
+  int32_t kv_heads = 1;         // kGrouped: divides heads
+  int32_t q_lora = 0;           // kLatent; 0: queries are one projection
+  int32_t kv_lora = 0;          // kLatent: the compressed latent the cache keeps
   int32_t nope = 0;             // of a head's query and key, not rotated
   int32_t value = 0;            // of a head's value
   RopeConfig rope;
@@ -62,7 +77,10 @@ struct ModelConfig {
   // A head's query and key.
   int32_t head_width() const { return nope + rope.dimensions; }
   // Floats the KV cache keeps per token and layer.
-  int32_t cache_width() const { return kv_lora + rope.dimensions; }
+  int64_t cache_width() const {
+    return attention == AttentionKind::kLatent ? int64_t{kv_lora} + rope.dimensions
+                                               : int64_t{kv_heads} * (head_width() + value);
+  }
   // What scores are multiplied by before the softmax: 1 / sqrt(head_width), and YaRN's temperature
   // squared.
   float attention_scale() const;

@@ -24,7 +24,7 @@ ExpertStage::ExpertStage(const ModelConfig& config, ComputePool& pool, ExpertSto
     : config_(config),
       pool_(pool),
       store_(store),
-      shared_(pool, config.shared_ffn, max_tokens),
+      shared_(config, pool, config.shared_ffn, max_tokens),
       router_(config.routing),
       lookahead_(lookahead),
       logits_(max_tokens * config.routing.experts),

@@ -15,8 +15,8 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       pool_(pool),
       max_tokens_(max_tokens),
       lookahead_(store),
-      attention_(config, pool, max_tokens),
-      dense_(pool, config.dense_ffn, max_tokens),
+      attention_(AttentionStage::Create(config, pool, max_tokens)),
+      dense_(config, pool, config.dense_ffn, max_tokens),
       experts_(config, pool, store, lookahead_, max_tokens),
       hidden_(max_tokens * config.dim),
       normed_(max_tokens * config.dim),
@@ -27,11 +27,11 @@ absl::Status Transformer::Forward(const Step& step) {
   const auto tokens = static_cast<int64_t>(step.tokens.size());
   ODMOE_RETURN_IF_ERROR(step.cache->Reserve(step.cache->length() + tokens));
   ODMOE_RETURN_IF_ERROR(Embed(step.tokens));
-  attention_.Begin(step.cache->length(), tokens);
+  attention_->Begin(step.cache->length(), tokens);
   for (int32_t layer = 0; layer < config_.layers; ++layer) {
     ODMOE_RETURN_IF_ERROR(step.CheckWanted());
     const LayerWeights& weights = weights_.layers[layer];
-    attention_.Run(weights.attention, layer, *step.cache, hidden_.data());
+    attention_->Run(weights.attention, layer, *step.cache, hidden_.data());
     ODMOE_RETURN_IF_ERROR(RunFeedForward(step, weights, layer));
   }
   step.cache->Extend(tokens);
@@ -70,6 +70,7 @@ absl::Status Transformer::RunFeedForward(const Step& step, const LayerWeights& w
     return experts_.Run(step, weights, layer, activations_, hidden_.data());
   }
   lookahead_.Predict(step, layer, hidden_.data());
+  if (config_.int8_activations) RoundTo8Bits(tokens, config_.dim, normed_.data());
   dense_.Run(weights.ffn, activations_, output_.data());
   for (int64_t i = 0; i < tokens * config_.dim; ++i) hidden_[i] += output_[i];
   return absl::OkStatus();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -51,7 +52,7 @@ class Transformer {
   ComputePool& pool_;
   const int64_t max_tokens_;
   Lookahead lookahead_;
-  AttentionStage attention_;
+  const std::unique_ptr<AttentionStage> attention_;
   FeedForward dense_;
   ExpertStage experts_;
   std::vector<float> hidden_;  // [tokens, dim], the residual stream

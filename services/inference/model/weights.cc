@@ -1,11 +1,13 @@
 #include "services/inference/model/weights.h"
 
+#include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
+#include "services/core/tensor/i2_s.h"
 #include "services/inference/kernels/mat_mul.h"
 
 namespace odmoe {
@@ -35,8 +37,8 @@ class Finder {
                                                      ShapeText(tensor->ne), ", expected ",
                                                      ShapeText(shape)));
     }
-    ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(tensor->dtype, tensor->columns()));
-    const uint64_t expected = row_bytes * static_cast<uint64_t>(tensor->rows());
+    ODMOE_ASSIGN_OR_RETURN(const uint64_t expected,
+                           TensorBytes(tensor->dtype, tensor->columns(), tensor->rows()));
     if (tensor->data.size() != expected) {
       return absl::DataLossError(absl::StrCat("tensor ", name, " has ", tensor->data.size(),
                                               " bytes, expected ", expected));
@@ -51,8 +53,13 @@ class Finder {
       return absl::Status(status.code(), absl::StrCat("tensor ", name, ": ", status.message()));
     }
     ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(tensor->dtype, tensor->columns()));
-    return WeightMatrix{tensor->dtype, tensor->rows(), tensor->columns(), row_bytes,
-                        tensor->data.data()};
+    WeightMatrix matrix = {tensor->dtype, tensor->rows(), tensor->columns(), row_bytes,
+                           tensor->data.data()};
+    if (tensor->dtype != DType::kI2_S) return matrix;
+    matrix.scale = DecodeI2_SScale(matrix.Row(matrix.rows));
+    if (std::isfinite(matrix.scale)) return matrix;
+    return absl::DataLossError(
+        absl::StrCat("tensor ", name, " has the scale ", matrix.scale, ", expected a number"));
   }
 
   // A vector in float, whatever it is stored as.
@@ -68,11 +75,20 @@ class Finder {
   const BaseModel& base_;
 };
 
-absl::StatusOr<AttentionWeights> FindAttention(const ModelConfig& c, const Finder& find,
-                                               const std::string& block) {
-  AttentionWeights w;
+absl::Status FindGrouped(const ModelConfig& c, const Finder& find, const std::string& block,
+                         AttentionWeights& w) {
+  const int64_t keys = int64_t{c.kv_heads} * c.head_width();
+  const int64_t values = int64_t{c.kv_heads} * c.value;
+  ODMOE_ASSIGN_OR_RETURN(w.q, find.Matrix(block + "attn_q.weight",
+                                          {c.dim, int64_t{c.heads} * c.head_width()}));
+  ODMOE_ASSIGN_OR_RETURN(w.k, find.Matrix(block + "attn_k.weight", {c.dim, keys}));
+  ODMOE_ASSIGN_OR_RETURN(w.v, find.Matrix(block + "attn_v.weight", {c.dim, values}));
+  return absl::OkStatus();
+}
+
+absl::Status FindLatent(const ModelConfig& c, const Finder& find, const std::string& block,
+                        AttentionWeights& w) {
   const int64_t queries = int64_t{c.heads} * c.head_width();
-  ODMOE_ASSIGN_OR_RETURN(w.norm, find.Vector(block + "attn_norm.weight", c.dim));
   if (c.q_lora == 0) {
     ODMOE_ASSIGN_OR_RETURN(w.q, find.Matrix(block + "attn_q.weight", {c.dim, queries}));
   } else {
@@ -93,8 +109,20 @@ absl::StatusOr<AttentionWeights> FindAttention(const ModelConfig& c, const Finde
                          find.Matrix(block + "attn_k_b.weight", {c.nope, c.kv_lora, c.heads}));
   ODMOE_ASSIGN_OR_RETURN(w.v_b,
                          find.Matrix(block + "attn_v_b.weight", {c.kv_lora, c.value, c.heads}));
-  ODMOE_ASSIGN_OR_RETURN(w.output, find.Matrix(block + "attn_output.weight",
-                                               {int64_t{c.heads} * c.value, c.dim}));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AttentionWeights> FindAttention(const ModelConfig& c, const Finder& find,
+                                               const std::string& block) {
+  AttentionWeights w;
+  const int64_t width = int64_t{c.heads} * c.value;
+  ODMOE_ASSIGN_OR_RETURN(w.norm, find.Vector(block + "attn_norm.weight", c.dim));
+  ODMOE_RETURN_IF_ERROR(c.attention == AttentionKind::kGrouped ? FindGrouped(c, find, block, w)
+                                                               : FindLatent(c, find, block, w));
+  ODMOE_ASSIGN_OR_RETURN(w.output, find.Matrix(block + "attn_output.weight", {width, c.dim}));
+  if (c.sub_norms) {
+    ODMOE_ASSIGN_OR_RETURN(w.sub_norm, find.Vector(block + "attn_sub_norm.weight", width));
+  }
   return w;
 }
 
@@ -148,6 +176,10 @@ absl::StatusOr<LayerWeights> FindLayer(const ModelConfig& c, const Finder& find,
   if (!c.IsMoe(layer)) {
     w.has_ffn = true;
     ODMOE_ASSIGN_OR_RETURN(w.ffn, FindFeedForward(find, block, ".weight", c.dim, c.dense_ffn));
+    if (c.sub_norms) {
+      ODMOE_ASSIGN_OR_RETURN(w.ffn.sub_norm,
+                             find.Vector(block + "ffn_sub_norm.weight", c.dense_ffn));
+    }
     return w;
   }
   ODMOE_ASSIGN_OR_RETURN(

@@ -13,10 +13,15 @@
 
 namespace odmoe {
 
-// Multi-head latent attention (DeepSeek-V2 report, section 2.1).
+// Of multi-head latent attention (DeepSeek-V2 report, section 2.1), or of grouped heads.
 struct AttentionWeights {
   std::vector<float> norm;       // [dim]
+  std::vector<float> sub_norm;   // [heads * value], on what `output` takes; or empty
+  WeightMatrix output;           // [dim, heads * value]
   WeightMatrix q;                // [heads * head_width, dim]; where q_lora is 0
+  WeightMatrix k;                // [kv_heads * head_width, dim]; grouped
+  WeightMatrix v;                // [kv_heads * value, dim]; grouped
+  // From here on: latent.
   WeightMatrix q_a;              // [q_lora, dim]
   std::vector<float> q_a_norm;   // [q_lora]
   WeightMatrix q_b;              // [heads * head_width, q_lora]
@@ -24,14 +29,14 @@ struct AttentionWeights {
   std::vector<float> kv_a_norm;  // [kv_lora]
   WeightMatrix k_b;              // [heads * kv_lora, nope]: per head, query to latent
   WeightMatrix v_b;              // [heads * value, kv_lora]: per head, latent to value
-  WeightMatrix output;           // [dim, heads * value]
 };
 
-// A gated feed-forward network: down (silu(gate x) * up x).
+// A gated feed-forward network: down norm (activation(gate x) * up x).
 struct FeedForwardWeights {
   WeightMatrix gate;  // [ffn, dim]
   WeightMatrix up;    // [ffn, dim]
   WeightMatrix down;  // [dim, ffn]
+  std::vector<float> sub_norm;  // [ffn], on what `down` takes; or empty
 };
 
 struct LayerWeights {
