@@ -39,12 +39,7 @@ absl::StatusOr<std::vector<int32_t>> ExpertLayers(const GgufModel& model,
   for (const auto& [layer, has_experts] : layers) {
     if (has_experts) with_experts.push_back(layer);
   }
-  if (with_experts.empty() && experts == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(model.path(), ": a dense model, without routed experts (no ", architecture,
-                     ".expert_count): there is nothing to split; a GGUF engine serves it whole, as "
-                     "does a conversion to a .gguf file"));
-  }
+  if (with_experts.empty() && experts == 0) return with_experts;  // a dense model
   // A model that says it has experts and shows none: look for them in its first layer.
   if (with_experts.empty()) with_experts.push_back(layers.empty() ? 0 : layers.begin()->first);
   return with_experts;
@@ -69,6 +64,7 @@ absl::Status MissingExperts(const GgufModel& model, const std::vector<std::strin
 absl::StatusOr<std::vector<SplitLayer>> PlanLayers(const GgufModel& model,
                                                    const std::string& architecture) {
   ODMOE_ASSIGN_OR_RETURN(const std::vector<int32_t> numbers, ExpertLayers(model, architecture));
+  if (numbers.empty()) return std::vector<SplitLayer>{};
   const std::string count_key = absl::StrCat(architecture, ".expert_count");
   const auto expert_count = model.metadata().GetU32(count_key);
   if (!expert_count.ok()) {
@@ -168,6 +164,10 @@ absl::StatusOr<uint64_t> CountExperts(const GgufModel& model,
 absl::StatusOr<SplitPlan> PlanSplit(const GgufModel& model) {
   SplitPlan plan;
   ODMOE_ASSIGN_OR_RETURN(plan.architecture, model.metadata().GetString("general.architecture"));
+  if (model.tensors().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(model.path(), ": a vocabulary alone, without weights: nothing to split"));
+  }
   ODMOE_ASSIGN_OR_RETURN(plan.layers, PlanLayers(model, plan.architecture));
   for (const GgufTensor& tensor : model.tensors()) {
     auto place = PlaceOfExpertTensor(tensor.name);

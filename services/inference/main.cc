@@ -10,6 +10,8 @@
 #include "clients/cpp/shared_memory_expert_store.h"
 #include "grpcpp/impl/service_type.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/experts/no_expert_store.h"
+#include "services/core/formats/model_directory.h"
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/open_expert_store.h"
@@ -57,7 +59,9 @@ absl::StatusOr<std::shared_ptr<odmoe::ExpertStore>> OpenExperts(const Flags& fla
 absl::StatusOr<std::unique_ptr<odmoe::LanguageModel>> OpenModel(const Flags& flags,
                                                                const std::string& path,
                                                                int32_t context_length) {
-  auto experts = OpenExperts(flags, path);
+  ODMOE_ASSIGN_OR_RETURN(auto dense, odmoe::ReadDenseRegistry(path));
+  auto experts = dense.has_value() ? odmoe::MakeNoExpertStore(std::move(dense->catalog))
+                                   : OpenExperts(flags, path);
   if (absl::IsNotFound(experts.status()) && std::filesystem::exists(path)) {
     return absl::FailedPreconditionError(
         absl::StrCat("the expert store does not have the model open: ",

@@ -10,6 +10,8 @@
 #include "clients/cpp/shared_memory_expert_store.h"
 #include "services/core/base/process_memory.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/experts/no_expert_store.h"
+#include "services/core/formats/model_directory.h"
 #include "services/expert_storage/open_expert_store.h"
 #include "services/inference/engine/local_language_model.h"
 
@@ -39,6 +41,8 @@ absl::Status CheckFlags(const ModelOptions& options) {
 
 absl::StatusOr<std::shared_ptr<ExpertStore>> OpenExperts(const ModelOptions& options) {
   const std::string name = ModelName(options.model);
+  ODMOE_ASSIGN_OR_RETURN(auto dense, ReadDenseRegistry(options.model));
+  if (dense.has_value()) return MakeNoExpertStore(std::move(dense->catalog));
   if (!options.expert_store.empty()) {
     return ConnectSharedMemoryStore(options.expert_store, name);
   }

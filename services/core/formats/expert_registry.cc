@@ -186,7 +186,7 @@ absl::StatusOr<ExpertRegistry> ParseExpertRegistry(absl::string_view text,
   ODMOE_RETURN_IF_ERROR(CheckModelVersion(header));
   ODMOE_ASSIGN_OR_RETURN(const std::string digest, ReadModelDigest(header));
   ODMOE_ASSIGN_OR_RETURN(const int64_t expert_count,
-                         header.Int("expert_count", 1, ExpertCatalog::kMaxExperts));
+                         header.Int("expert_count", 0, ExpertCatalog::kMaxExperts));
   std::vector<RegistryEntry> entries;
   for (const auto& [key, value] : json.items()) {
     if (key == kRegistryHeaderKey) continue;

@@ -56,6 +56,18 @@ absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_direc
                              absl::StrCat(model_directory, "/", kRegistryFile));
 }
 
+absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseRegistry(
+    const std::string& model_directory) {
+  // An entry of an expert takes some hundred bytes; the header of a registry without any, fewer.
+  constexpr uint64_t kMostBytes = 4096;
+  const std::string path = absl::StrCat(model_directory, "/", kRegistryFile);
+  const auto file = PosixFileSystem().OpenForRead(path);
+  if (file.ok() && (*file)->size() > kMostBytes) return std::nullopt;
+  ODMOE_ASSIGN_OR_RETURN(ExpertRegistry registry, ReadExpertRegistry(model_directory));
+  if (registry.catalog.expert_count() > 0) return std::nullopt;
+  return registry;
+}
+
 absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::Open(const std::string& model_directory) {
   ODMOE_RETURN_IF_ERROR(CheckComplete(model_directory));
   ODMOE_ASSIGN_OR_RETURN(ModelIndex index, ReadModelIndex(PosixFileSystem(), model_directory));

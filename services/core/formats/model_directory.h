@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,10 @@ struct ExpertRegistry {
 // DATA_LOSS: a registry that contradicts itself. INVALID_ARGUMENT: not JSON.
 absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_directory,
                                                   FileSystem& fs = PosixFileSystem());
+
+// The registry of a model without routed experts, whose directory has one like every other; nothing
+// where there are experts, which is told without reading a large registry. Errors as above.
+absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseRegistry(const std::string& model_directory);
 
 // A base-model tensor: bytes stay valid as long as the BaseModel. GGUF shape order.
 struct BaseTensor {

@@ -105,7 +105,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   const int threads =
       options.threads > 0 ? options.threads : ComputePool::AvailableProcessors();
   model->pool = std::make_unique<ComputePool>(threads);
-  if (options.prefetch) {
+  if (options.prefetch && model->config.routing.experts > 0) {
     model->predictor =
         std::make_unique<NextRouterPredictor>(model->config, model->weights, *model->pool,
                                               NextRouterPredictor::DefaultWidth(model->config));
