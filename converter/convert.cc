@@ -55,7 +55,8 @@ struct Conversion {
 // What decides the output beside the source and the layout.
 std::string OptionsText(const ConvertOptions& options) {
   return absl::StrCat(options.outtype, "\n", options.pre_tokenizer, "\n", options.split_max_bytes,
-                      "\n", options.vocab_only, "\n", options.pad_vocab);
+                      "\n", options.vocab_only, "\n", options.pad_vocab, "\n",
+                      options.force_ternary);
 }
 
 // What kind of model `source` is, found out by looking.
@@ -98,11 +99,18 @@ absl::StatusOr<GgufPlan> PlanModel(const ConvertOptions& options, FileSystem& fs
                        .vocab_only = options.vocab_only,
                        .pad_vocab = options.pad_vocab,
                        .tensor_map = options.tensor_map,
-                       .metadata = options.metadata});
+                       .metadata = options.metadata,
+                       .force_ternary = options.force_ternary,
+                       .kernel_config = options.kernel_config});
 }
 
 absl::StatusOr<GgufPlan> PlanAdapter(const ConvertOptions& options, FileSystem& fs) {
   ODMOE_ASSIGN_OR_RETURN(const OutType outtype, ParseOutType(options.outtype));
+  if (IsTernaryOutType(outtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.source, " is a LoRA adapter, which is not ternary, as ",
+                     options.outtype, " is"));
+  }
   if (!options.tensor_map.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.source, " is a LoRA adapter, to which no tensor map applies"));
@@ -134,6 +142,11 @@ absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& f
                                           options.split_max_bytes, decisions));
     for (const OutputFile& file : conversion.output.files) conversion.disk_bytes += file.bytes;
     return absl::OkStatus();
+  }
+  if (conversion.gguf->kernels != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.outtype, " is BitNet's runtime's, which reads GGUF files, and ",
+        options.destination, " does not end in .gguf"));
   }
   // Split as the GGUF file would be, without writing that: both ways give the same bytes.
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> planned,
@@ -201,6 +214,10 @@ std::string StoredFormat(const OutputTensor& tensor) {
       return "f8_e4m3";
     case WeightEncoding::kInt4:
       return "int4";
+    case WeightEncoding::kTernaryPacked:
+      return "ternary";
+    case WeightEncoding::kTernaryRounded:
+      return absl::StrCat(Info(source.dtype).name, ", rounded");
   }
   return "";
 }

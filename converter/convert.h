@@ -19,7 +19,9 @@ namespace odmoe {
 struct ConvertOptions {
   std::string source;
   std::string destination;
-  std::string outtype = "auto";  // f32, f16, bf16, q8_0, auto; a GGUF source keeps its bytes
+  // f32, f16, bf16, q8_0, auto; tq1_0, tq2_0, i2_s, tl1, tl2 for ternary weights
+  // (converter/bitnet). A GGUF source keeps its bytes.
+  std::string outtype = "auto";
   std::string pre_tokenizer;      // names it where the checkpoint's regexes are not known; else empty
   bool vocab_only = false;  // a GGUF file of the keys alone, tokenizer and all, from Hugging Face
   // The vocabulary, embedding and head grow together to the next multiple of this: ids without a
@@ -27,6 +29,8 @@ struct ConvertOptions {
   int64_t pad_vocab = 0;
   std::string tensor_map;  // a file that names the tensors of an architecture we do not know; or empty
   std::vector<std::string> metadata;  // keys to set, as KEY=VALUE or a file of them
+  bool force_ternary = false;   // round weights that are not ternary, where the outtype is
+  std::string kernel_config;    // of tl1 and tl2: the kernels' .ini file
   std::string base_model;  // of an adapter: a folder with its base model's config.json
   // A GGUF file with more tensor data becomes shards <name>-00001-of-0000N.gguf of at most this
   // much each, but for tensors that are larger; 0: one file.

@@ -19,6 +19,8 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {
+    {"BitNetForCausalLM", MakeBitnet},
+    {"BitnetForCausalLM", MakeBitnet},
     {"DeepseekV2ForCausalLM", MakeDeepSeek},
     {"DeepseekV3ForCausalLM", MakeDeepSeek},
     {"KimiK25ForConditionalGeneration", MakeDeepSeek},

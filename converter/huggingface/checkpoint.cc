@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "converter/bitnet/join_ternary.h"
 #include "converter/huggingface/quantized_weights.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/json.h"
@@ -203,13 +204,18 @@ absl::Status Checkpoint::CheckTensors() {
            (tensor.stored->dtype == "BF16" || tensor.stored->dtype == "F16");
   });
   if (half != tensors_.end() && half->stored->dtype == "BF16") main_dtype_ = DType::kBF16;
-  ODMOE_RETURN_IF_ERROR(
-      JoinQuantizedWeights(*config_, absl::StrCat(folder_, "/config.json"), tensors_));
+  const std::string where = absl::StrCat(folder_, "/config.json");
+  ODMOE_RETURN_IF_ERROR(IsTernaryCheckpoint(*config_)
+                            ? JoinTernaryWeights(*config_, where, tensors_)
+                            : JoinQuantizedWeights(*config_, where, tensors_));
   by_name_.clear();
   for (size_t i = 0; i < tensors_.size(); ++i) {
     CheckpointTensor& tensor = tensors_[i];
     by_name_.emplace(tensor.name, i);
-    if (tensor.encoding != WeightEncoding::kPlain) continue;
+    if (tensor.encoding != WeightEncoding::kPlain &&
+        tensor.encoding != WeightEncoding::kTernaryRounded) {
+      continue;
+    }
     const auto known = std::find_if(std::begin(kPlainFormats), std::end(kPlainFormats), [&](DType dtype) {
       return Info(dtype).safetensors == tensor.stored->dtype;
     });

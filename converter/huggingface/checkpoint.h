@@ -3,15 +3,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "services/core/formats/safetensors.h"
 #include "services/core/io/file.h"
@@ -24,6 +27,17 @@ enum class WeightEncoding {
   kPlain,  // in its dtype
   kFp8,    // F8_E4M3, times a scale
   kInt4,   // codes 0 to 15, eight to a 32-bit word, less 8, times a scale
+  kTernaryPacked,   // codes 0 to 2, four to a byte, less 1, times a scale (converter/bitnet)
+  kTernaryRounded,  // plain, and to be rounded to -1, 0 and 1 times a scale, as its layers do
+};
+
+// The one scale of a ternary weight: found out when first asked for, since rounding takes a pass
+// over the weight.
+struct TernaryScale {
+  bool divides = false;        // of packed ones: weights are codes / scale instead of codes * scale
+  bool keeps_ternary = false;  // of rounded ones: weights that are ternary already keep their scale
+  absl::Mutex mutex;
+  std::optional<float> value ABSL_GUARDED_BY(mutex);
 };
 
 // The scales of a quantized weight: a matrix with a row for every `block_rows` rows of the weight's and
@@ -46,6 +60,7 @@ struct CheckpointTensor {
   const SafetensorsTensor* stored = nullptr;
   WeightEncoding encoding = WeightEncoding::kPlain;
   WeightScales scales = {};  // of a quantized one, whose dtype says nothing
+  std::shared_ptr<TernaryScale> ternary = nullptr;  // of a ternary one
 
   const std::string& path() const { return file->file().path(); }
 };

@@ -30,6 +30,7 @@ enum class RuleNeed {
   kOptional,     // taken where it is there
   kIfFused,      // in layers whose experts are stored fused, as those themselves are
   kUnlessFused,  // in the others, as separate experts are
+  kOneSpelling,  // under one of the names that rules with the same `to` give it
 };
 
 // `{}` stands for the layer, then for the expert. A rule one of whose dimensions is zero in a

@@ -4,11 +4,14 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "converter/bitnet/ternary_weights.h"
+#include "converter/bitnet/tiles.h"
 #include "converter/huggingface/weight_rows.h"
 #include "converter/quantize/encode.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/tensor/convert.h"
+#include "services/core/tensor/i2_s.h"
 
 namespace odmoe {
 namespace {
@@ -51,6 +54,42 @@ absl::Status StreamZeros(const SourceRows& part, DType dtype, const Sink& sink) 
   return absl::OkStatus();
 }
 
+// Rows of a ternary weight, from its codes and scale.
+absl::Status StreamTernaryRows(const SourceRows& part, DType dtype, int64_t rows_at_once,
+                               const Sink& sink) {
+  std::vector<int8_t> codes;
+  std::vector<std::byte> bytes;
+  ODMOE_ASSIGN_OR_RETURN(const float scale, ScaleOf(*part.tensor));
+  for (int64_t row = 0; row < part.row_count; row += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, part.row_count - row);
+    ODMOE_RETURN_IF_ERROR(ReadTernaryRows(*part.tensor, part.first_row + row, count, codes));
+    PairRotaryRows(part, static_cast<size_t>(part.columns), codes);
+    const absl::Status encoded = EncodeTernaryRows(dtype, codes, scale, part.columns, bytes);
+    if (!encoded.ok()) {
+      return absl::Status(encoded.code(), absl::StrCat(part.tensor->path(), ": tensor '",
+                                                       part.tensor->name, "': ",
+                                                       encoded.message()));
+    }
+    ODMOE_RETURN_IF_ERROR(sink(bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StreamScale(const SourceRows& part, DType dtype, const Sink& sink) {
+  ODMOE_ASSIGN_OR_RETURN(const float scale, ScaleOf(*part.tensor));
+  std::byte bytes[kI2_SScaleBytes];
+  EncodeI2_SScale(scale, bytes);
+  return sink(absl::MakeConstSpan(bytes, dtype == DType::kI2_S ? sizeof(bytes) : sizeof(scale)));
+}
+
+absl::Status StreamTiles(const SourceRows& part, DType dtype, const Sink& sink) {
+  std::vector<int8_t> codes;
+  ODMOE_RETURN_IF_ERROR(ReadTernaryRows(*part.tensor, part.first_row, part.row_count, codes));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<std::byte> tiles,
+                         EncodeTiles(dtype, *part.kernel, codes));
+  return sink(tiles);
+}
+
 absl::Status StreamRows(const SourceRows& part, DType dtype, const Sink& sink) {
   if (part.tensor == nullptr) return StreamZeros(part, dtype, sink);
   const CheckpointTensor& tensor = *part.tensor;
@@ -59,6 +98,7 @@ absl::Status StreamRows(const SourceRows& part, DType dtype, const Sink& sink) {
   if (part.order == RowOrder::kRotaryPairs) {
     rows_at_once = std::max<int64_t>(1, rows_at_once / part.head_rows) * part.head_rows;
   }
+  if (IsTernary(tensor)) return StreamTernaryRows(part, dtype, rows_at_once, sink);
   const bool as_stored = tensor.encoding == WeightEncoding::kPlain && tensor.dtype == dtype;
   const bool repacked = tensor.encoding == WeightEncoding::kInt4 && dtype == DType::kQ4_0;
   ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(dtype, part.columns));
@@ -119,8 +159,16 @@ SourceRows WholeRows(const CheckpointTensor& tensor) {
 
 absl::Status StreamPart(const OutputTensor& output, size_t part, const Sink& sink) {
   const SourceRows& rows = output.parts[part];
-  return rows.order == RowOrder::kTransposed ? StreamTransposed(rows, output.info.dtype, sink)
-                                             : StreamRows(rows, output.info.dtype, sink);
+  switch (rows.order) {
+    case RowOrder::kTransposed:
+      return StreamTransposed(rows, output.info.dtype, sink);
+    case RowOrder::kTensorScale:
+      return StreamScale(rows, output.info.dtype, sink);
+    case RowOrder::kTiles:
+      return StreamTiles(rows, output.info.dtype, sink);
+    default:
+      return StreamRows(rows, output.info.dtype, sink);
+  }
 }
 
 absl::Status StreamTensor(const OutputTensor& output, const Sink& sink) {

@@ -52,6 +52,7 @@ class Mapper {
   void FindFusedLayers();
   bool Allows(const NameRule& rule, int64_t layer) const;
   bool Needs(const NameRule& rule, int64_t layer) const;
+  bool HasOtherSpelling(const NameRule& rule, int64_t layer) const;
   absl::Status CheckShape(const NameRule& rule, const CheckpointTensor& tensor) const;
   std::optional<Match> FindRule(const CheckpointTensor& tensor) const;
   absl::Status MapOne(const CheckpointTensor& tensor);
@@ -88,10 +89,19 @@ bool Mapper::Allows(const NameRule& rule, int64_t layer) const {
   return true;
 }
 
+bool Mapper::HasOtherSpelling(const NameRule& rule, int64_t layer) const {
+  const auto& rules = architecture_.rules();
+  return std::any_of(rules.begin(), rules.end(), [&](const NameRule& other) {
+    return other.to == rule.to && other.from != rule.from &&
+           checkpoint_.Find(FillName(other.from, {static_cast<int32_t>(layer)})) != nullptr;
+  });
+}
+
 // Whether it must be, for the model to be whole.
 bool Mapper::Needs(const NameRule& rule, int64_t layer) const {
   if (rule.need == RuleNeed::kOptional) return false;
   if (config_.tie_word_embeddings && rule.to == kHeadName) return false;
+  if (rule.need == RuleNeed::kOneSpelling && HasOtherSpelling(rule, layer)) return false;
   return Allows(rule, layer);
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/tensor/i2_s.h"
 
 namespace odmoe {
 namespace {
@@ -19,6 +20,15 @@ struct PartBlocks {
 };
 
 absl::StatusOr<PartBlocks> BlocksOf(const OutputTensor& tensor, const SourceRows& part) {
+  if (part.order == RowOrder::kTensorScale) {
+    const bool tail = tensor.info.dtype == DType::kI2_S;
+    return PartBlocks{.count = 1, .rows = 1, .bytes = tail ? kI2_SScaleBytes : sizeof(float)};
+  }
+  if (part.order == RowOrder::kTiles) {
+    ODMOE_ASSIGN_OR_RETURN(const uint64_t bytes,
+                           TensorBytes(tensor.info.dtype, part.columns, part.row_count));
+    return PartBlocks{.count = 1, .rows = part.row_count, .bytes = bytes};
+  }
   const bool transposed = part.order == RowOrder::kTransposed;
   PartBlocks blocks{.count = part.row_count, .rows = 1};
   if (part.order == RowOrder::kRotaryPairs) blocks.rows = part.head_rows;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "converter/bitnet/plan_ternary.h"
 #include "converter/huggingface/general_keys.h"
 #include "converter/huggingface/metadata_overrides.h"
 #include "converter/huggingface/tensor_map.h"
@@ -108,6 +109,28 @@ absl::Status MapPlan(FileSystem& fs, const ToGgufOptions& options, GgufPlan& pla
   return absl::OkStatus();
 }
 
+// What ternary formats ask for, where the outtype is one.
+absl::Status PlanTernary(FileSystem& fs, const ToGgufOptions& options, GgufPlan& plan) {
+  constexpr uint64_t kMaxKernelConfigBytes = 64 * kKiB;
+  const bool tiled = options.outtype == OutType::kTL1 || options.outtype == OutType::kTL2;
+  if (!options.kernel_config.empty()) {
+    if (!tiled) {
+      return absl::InvalidArgumentError("a kernel configuration is for the outtypes tl1 and tl2");
+    }
+    ODMOE_ASSIGN_OR_RETURN(const std::string text,
+                           ReadWholeFile(fs, options.kernel_config, kMaxKernelConfigBytes));
+    ODMOE_ASSIGN_OR_RETURN(
+        KernelConfig kernels,
+        ParseKernelIni(options.outtype == OutType::kTL1 ? DType::kTL1 : DType::kTL2, text,
+                       options.kernel_config));
+    plan.kernels = std::make_unique<KernelConfig>(std::move(kernels));
+  }
+  if (!IsTernaryOutType(options.outtype)) return absl::OkStatus();
+  return PlanTernaryTensors(plan.architecture->name(),
+                            {.force = options.force_ternary, .kernels = plan.kernels.get()},
+                            plan.tensors, plan.rounded);
+}
+
 }  // namespace
 
 absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType asked,
@@ -157,8 +180,12 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options) 
   if (!options.vocab_only) ODMOE_RETURN_IF_ERROR(MapPlan(fs, options, plan));
   ODMOE_ASSIGN_OR_RETURN(const uint32_t file_type,
                          ChooseFormats(*plan.checkpoint, options.outtype, plan.tensors));
+  ODMOE_RETURN_IF_ERROR(PlanTernary(fs, options, plan));
   for (const OutputTensor& tensor : plan.tensors) plan.header.tensors.push_back(tensor.info);
   ODMOE_RETURN_IF_ERROR(BuildMetadata(plan, file_type, options, plan.header.metadata));
+  if (plan.kernels != nullptr) {
+    plan.header.metadata.Set(kKernelHashKey, GgufValue::String(KernelHash(*plan.kernels)));
+  }
   ODMOE_RETURN_IF_ERROR(ApplyMetadataOverrides(overrides, plan.header.metadata));
   ODMOE_RETURN_IF_ERROR(LayOut(plan));
   return plan;

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "converter/bitnet/kernel_shape.h"
 #include "converter/huggingface/architecture.h"
 #include "converter/huggingface/checkpoint.h"
 #include "converter/quantize/outtype.h"
@@ -23,12 +24,16 @@ struct ToGgufOptions {
   int64_t pad_vocab = 0;      // the vocabulary, embedding and head grow to a multiple of it; 0: none
   std::string tensor_map;     // a file, see tensor_map.h; empty: by the architecture's rules
   std::vector<std::string> metadata;  // see metadata_overrides.h
+  bool force_ternary = false;  // where the outtype is ternary, round weights that are not
+  std::string kernel_config;   // of tl1 and tl2: the .ini file of the kernels; else empty
 };
 
 // The file to be: its header, and how each tensor is made. Owns the open checkpoint.
 struct GgufPlan {
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<Architecture> architecture;
+  std::unique_ptr<KernelConfig> kernels;  // where there are any
+  std::list<CheckpointTensor> rounded;    // weights of the checkpoint's that are made ternary
   GgufHeader header;                   // laid out
   std::vector<OutputTensor> tensors;   // as header.tensors
   uint64_t data_bytes = 0;             // sum of the tensors'

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "converter/bitnet/ternary_weights.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/tensor/convert.h"
@@ -90,6 +91,7 @@ absl::Status ReadStoredRows(const CheckpointTensor& tensor, int64_t columns, int
 
 absl::Status ReadWeightRows(const CheckpointTensor& tensor, int64_t columns, int64_t first,
                             int64_t count, std::vector<float>& values) {
+  if (IsTernary(tensor)) return ReadTernaryValues(tensor, first, count, values);
   std::vector<std::byte> stored;
   values.resize(static_cast<size_t>(count * columns));
   if (tensor.encoding == WeightEncoding::kPlain) {

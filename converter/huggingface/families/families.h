@@ -12,6 +12,9 @@
 
 namespace odmoe {
 
+// BitNet b1.58 and DLM: "bitnet-b1.58" with squared ReLU, "bitnet" with SiLU.
+absl::StatusOr<std::unique_ptr<Architecture>> MakeBitnet(const nlohmann::json& config,
+                                                         const std::string& where);
 // DeepSeek-V2, -V2-Lite, -V3, Kimi-K2 and the text part of Kimi-VL and Kimi-K2.5: "deepseek2".
 absl::StatusOr<std::unique_ptr<Architecture>> MakeDeepSeek(const nlohmann::json& config,
                                                            const std::string& where);
