@@ -35,6 +35,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddInspectCommand(app, invocation);
   AddVerifyCommand(app, invocation);
   AddMergeCommand(app, invocation);
+  AddBitnetCommand(app, invocation);
   AddToyCommand(app, invocation);
   AddTokenizeCommand(app, invocation);
   AddScoreCommand(app, invocation);

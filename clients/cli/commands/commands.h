@@ -11,6 +11,7 @@ namespace odmoe {
 struct Invocation;
 
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
+void AddBitnetCommand(CLI::App& app, Invocation& invocation);
 void AddInspectCommand(CLI::App& app, Invocation& invocation);
 void AddVerifyCommand(CLI::App& app, Invocation& invocation);
 void AddMergeCommand(CLI::App& app, Invocation& invocation);

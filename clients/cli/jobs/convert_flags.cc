@@ -9,10 +9,10 @@ namespace odmoe {
 void AddConvertFlags(CLI::App& command, ConvertSpec& spec) {
   command
       .add_option("--outtype", spec.outtype,
-                  "Number format of the weights; auto keeps the checkpoint's. A GGUF source keeps "
-                  "its bytes")
+                  "Number format of the weights; auto keeps the checkpoint's, tq1_0, tq2_0 and "
+                  "i2_s are for ternary ones. A GGUF source keeps its bytes")
       ->type_name("TYPE")
-      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}));
+      ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "tq1_0", "tq2_0", "i2_s"}));
   command
       .add_option("--pre-tokenizer", spec.pre_tokenizer,
                   "GGUF's name of how the checkpoint splits words, where it is not recognized")
