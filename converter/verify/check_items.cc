@@ -21,7 +21,8 @@ constexpr int kMaxThreads = 64;
 
 // The largest number of whole blocks that fits the buffer.
 size_t ChunkBytes(const CheckedExtent& extent) {
-  const size_t block = extent.dtype ? Info(*extent.dtype).block_bytes : 1;
+  // Formats without rows have no blocks either.
+  const size_t block = extent.dtype ? std::max(1u, Info(*extent.dtype).block_bytes) : 1;
   return kChunkBytes / block * block;
 }
 

@@ -46,6 +46,11 @@ absl::StatusOr<std::shared_ptr<odmoe::ExpertStore>> OpenExperts(const Flags& fla
   if (!flags.expert_store.empty()) {
     return odmoe::ConnectSharedMemoryStore(flags.expert_store, name);
   }
+  if (flags.remote_expert_store.empty()) {
+    return absl::FailedPreconditionError(
+        "the model has experts, and this service was started without --expert-store or "
+        "--remote-expert-store");
+  }
   odmoe::OpenStoreOptions store;
   store.model_directory = path;
   store.prefetch = !flags.no_prefetch;
@@ -109,12 +114,13 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--listen", flags.listen, "HOST:PORT (port 0: any free one) or unix:/path")
       ->capture_default_str();
   app.add_option("--endpoint-file", flags.endpoint_file, "write the endpoint to this file");
-  auto* stores = app.add_option_group("experts", "where experts come from");
+  auto* stores =
+      app.add_option_group("experts", "where experts come from; a dense model has none");
   stores->add_option("--expert-store", flags.expert_store,
                      "an expert-storage service on this host, read through shared memory");
   auto* remote = stores->add_option("--remote-expert-store", flags.remote_expert_store,
                                     "one on another host, read through a working set of our own");
-  stores->require_option(1);
+  stores->require_option(0, 1);
   app.add_option("--expert-budget", flags.expert_budget,
                  "memory for that working set: 25%, 1.5GiB or auto")
       ->needs(remote)

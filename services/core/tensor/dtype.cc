@@ -1,5 +1,6 @@
 #include "services/core/tensor/dtype.h"
 
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -76,7 +77,10 @@ constexpr RemovedFormat kRemoved[] = {
 
 }  // namespace
 
-absl::Span<const DTypeInfo> AllDTypes() { return kFormats; }
+absl::Span<const DTypeInfo> AllDTypes() {
+  constexpr size_t kTiled = 2;  // the last
+  return absl::MakeConstSpan(kFormats, std::size(kFormats) - kTiled);
+}
 
 absl::StatusOr<DTypeInfo> FindDType(uint32_t ggml_type_id) {
   for (const DTypeInfo& info : kFormats) {

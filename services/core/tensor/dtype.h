@@ -34,7 +34,7 @@ struct DTypeInfo {
   absl::string_view safetensors; // native safetensors dtype, or "" (then stored as U8 rows)
 };
 
-// Every format, by ascending id.
+// Every format that has rows, by ascending id: all but tl1 and tl2.
 absl::Span<const DTypeInfo> AllDTypes();
 
 // INVALID_ARGUMENT: an id that is unknown or was removed from ggml; the message names what it was.

@@ -205,6 +205,11 @@ absl::StatusOr<ModelWeights> FindModelWeights(const ModelConfig& config, const B
   const Finder find(base);
   const Shape vocabulary = {config.dim, config.vocabulary};
   ODMOE_ASSIGN_OR_RETURN(weights.embeddings, find.Matrix("token_embd.weight", vocabulary));
+  if (IsBitnetDType(weights.embeddings.dtype)) {
+    return absl::UnimplementedError(absl::StrCat("tensor token_embd.weight is ",
+                                                 Info(weights.embeddings.dtype).name,
+                                                 ", of which no row can be read alone"));
+  }
   for (int32_t layer = 0; layer < config.layers; ++layer) {
     ODMOE_ASSIGN_OR_RETURN(LayerWeights found, FindLayer(config, find, experts, layer));
     weights.layers.push_back(std::move(found));

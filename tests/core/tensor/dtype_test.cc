@@ -31,7 +31,7 @@ TEST(DTypeTest, KnowsGgmlsIdsAndBlocks) {
       {29, "iq1_m", 256, 56},    {30, "bf16", 1, 2},       {34, "tq1_0", 256, 54},
       {35, "tq2_0", 256, 66},    {39, "mxfp4", 32, 17},    {40, "nvfp4", 64, 36},
       {41, "q1_0", 128, 18},     {42, "q2_0", 64, 18}};
-  EXPECT_EQ(AllDTypes().size(), std::size(rows) + 3);  // and BitNet's own
+  EXPECT_EQ(AllDTypes().size(), std::size(rows) + 1);  // and i2_s
   for (const Row& row : rows) {
     const auto info = FindDType(row.id);
     ASSERT_TRUE(info.ok()) << info.status();

@@ -212,6 +212,55 @@ TEST(SimdVectorTest, RopeTurnsNeighbouringPairs) {
   });
 }
 
+TEST(SimdVectorTest, RopeTurnsHalves) {
+  ForEachTarget([](const SimdKernels& simd) {
+    const float c = std::cos(0.3f);
+    const float s = std::sin(0.3f);
+    const std::vector<float> table = {0.0f, 1.0f, c, s};
+    std::vector<float> x = {2.0f, 1.0f, 3.0f, 0.0f};
+    simd.rope_halves(table.data(), 4, x.data());
+    EXPECT_EQ(x, (std::vector<float>{-3.0f, c, 2.0f, s}));
+  });
+}
+
+TEST(SimdVectorTest, RoundsTo8BitsAsBitnetsLayersDo) {
+  ForEachTarget([](const SimdKernels& simd) {
+    for (int64_t n = 1; n <= kLongest; ++n) {
+      const std::vector<float> x = RandomFloats(static_cast<size_t>(n), 3.0f, 5);
+      std::vector<float> rounded = x;
+      simd.round_to_8_bits(n, rounded.data());
+      float largest = 1e-5f;
+      for (const float v : x) largest = std::max(largest, std::abs(v));
+      const float scale = 127.0f / largest;
+      for (int64_t i = 0; i < n; ++i) {
+        EXPECT_EQ(rounded[i], std::nearbyint(x[i] * scale) / scale) << i << " of " << n;
+      }
+      std::vector<float> again = rounded;
+      simd.round_to_8_bits(n, again.data());
+      for (int64_t i = 0; i < n; ++i) EXPECT_NEAR(again[i], rounded[i], 1e-6f * largest);
+    }
+    std::vector<float> tiny(kLongest, 1e-9f);
+    simd.round_to_8_bits(kLongest, tiny.data());
+    EXPECT_EQ(tiny, std::vector<float>(kLongest, 0.0f));
+    std::vector<float> lost = {1.0f, std::nanf("")};
+    simd.round_to_8_bits(2, lost.data());
+    EXPECT_TRUE(std::isnan(lost[1]));
+  });
+}
+
+TEST(SimdVectorTest, ReluSquaredGateKeepsNotANumber) {
+  ForEachTarget([](const SimdKernels& simd) {
+    const std::vector<float> gate = {3.0f, -3.0f, 0.5f, std::nanf("")};
+    const std::vector<float> up = {2.0f, 2.0f, -4.0f, 1.0f};
+    std::vector<float> out(4);
+    simd.relu_squared_gate(gate.data(), up.data(), 4, out.data());
+    EXPECT_EQ(out[0], 18.0f);
+    EXPECT_EQ(out[1], 0.0f);
+    EXPECT_EQ(out[2], -1.0f);
+    EXPECT_TRUE(std::isnan(out[3]));
+  });
+}
+
 TEST(SimdVectorTest, ScalesAndAdds) {
   ForEachTarget([](const SimdKernels& simd) {
     std::vector<float> out = {1.0f, 2.0f, 3.0f};
