@@ -131,6 +131,71 @@ INSTANTIATE_TEST_SUITE_P(Adapters, AdapterReferenceTest,
                          testing::Values("lora_llama3", "lora_qwen3moe", "lora_deepseek3"),
                          [](const auto& info) { return std::string(info.param); });
 
+// What one command in several variants gave: tests/data/checkpoints/variants.json.
+nlohmann::json Variants(const char* key) {
+  return nlohmann::json::parse(
+      ReadFileOrDie(absl::StrCat(ODMOE_TEST_DATA, "/checkpoints/variants.json")))[key];
+}
+
+// The reference's shards, by name; all but the first, which has the tokenizer's keys, byte for byte.
+TEST(SplitReferenceTest, CutsWhereTheReferenceConverterDoes) {
+  for (const nlohmann::json& variant : Variants("shards")) {
+    const std::string size = variant["size"];
+    SCOPED_TRACE(absl::StrCat(variant["checkpoint"].get<std::string>(), " ", size));
+    TemporaryDirectory folder;
+    const auto plan = PlanConversion(
+        {.source = MadeCheckpoint(variant["checkpoint"].get<std::string>()).Write(folder),
+         .destination = folder / "out.gguf",
+         .outtype = variant["outtype"],
+         .split_max_bytes = ParseSplitSize(size).value()});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    ASSERT_EQ(RunConversion(*plan, nullptr, nullptr), absl::OkStatus());
+    ASSERT_EQ(plan->outputs.size(), variant["files"].size());
+    for (size_t i = 0; i < plan->outputs.size(); ++i) {
+      const nlohmann::json& expected = variant["files"][i];
+      EXPECT_EQ(plan->outputs[i], folder / expected["name"].get<std::string>());
+      const std::string bytes = ReadFileOrDie(plan->outputs[i]);
+      if (i > 0) {
+        EXPECT_EQ(bytes.size(), expected["bytes"]);
+        EXPECT_EQ(absl::StrFormat("%016x", XXH3_64bits(bytes.data(), bytes.size())),
+                  expected["xxh3"].get<std::string>());
+        continue;
+      }
+      const auto reader = *GgufReader::Open(*PosixFileSystem().OpenForRead(plan->outputs[i]));
+      nlohmann::json keys = nlohmann::json::array(), names = nlohmann::json::array();
+      for (const auto& [name, value] : reader->metadata().entries()) {
+        if (absl::StartsWith(name, "split.")) keys.push_back(KeyRow(name, value));
+      }
+      for (const GgufTensor& tensor : reader->tensors()) names.push_back(tensor.name);
+      EXPECT_EQ(keys, expected["split_keys"]);
+      EXPECT_EQ(names, expected["tensors"]);
+    }
+  }
+}
+
+TEST(RopeFrequenciesTest, AreTheReferencesForAnyHeadDimension) {
+  for (const nlohmann::json& variant : Variants("rope_freqs")) {
+    SCOPED_TRACE(variant.dump());
+    const int64_t head = variant["head_dim"];
+    MadeCheckpoint made("llama3");
+    made.config["head_dim"] = head;
+    made.config["rope_scaling"] = variant["rope_scaling"];
+    for (MadeTensor& tensor : made.tensors) {
+      for (const auto& [name, heads] : {std::pair{"q_proj", 4}, {"k_proj", 2}, {"v_proj", 2}}) {
+        if (absl::StrContains(tensor.name, name)) tensor.shape[0] = heads * head;
+      }
+      if (absl::StrContains(tensor.name, "o_proj.weight")) tensor.shape[1] = 4 * head;
+    }
+    TemporaryDirectory folder;
+    const auto reader = Convert(made.Write(folder), folder / "out.gguf", "f32");
+    ASSERT_NE(reader, nullptr);
+    const GgufTensor* tensor = reader->Find("rope_freqs.weight");
+    ASSERT_NE(tensor, nullptr);
+    EXPECT_EQ(nlohmann::json(tensor->ne), nlohmann::json({variant["elements"]}));
+    EXPECT_EQ(HashOf(*reader, *tensor), variant["hash"]);
+  }
+}
+
 // The values of Q4_0 blocks, as F32.
 std::vector<float> Q4_0Values(const std::vector<std::byte>& data) {
   std::vector<float> values;
