@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "converter/huggingface/merges_file.h"
 #include "converter/huggingface/sentencepiece_model.h"
 #include "converter/huggingface/special_tokens.h"
 #include "converter/huggingface/tiktoken_ranks.h"
@@ -29,6 +31,7 @@ struct TokenizerFiles {
   std::string config_where;
   std::optional<nlohmann::json> tokenizer;  // tokenizer.json
   std::string tokenizer_where;
+  bool from_merges = false;  // `tokenizer` is made of vocab.json and merges.txt
   std::optional<nlohmann::json> added;  // added_tokens.json
   std::string added_where;
 };
@@ -62,7 +65,24 @@ absl::StatusOr<TokenizerFiles> ReadFiles(const Checkpoint& checkpoint) {
                          ReadIfThere(checkpoint, files.tokenizer_where, kMaxTokenizerBytes));
   ODMOE_ASSIGN_OR_RETURN(files.added,
                          ReadIfThere(checkpoint, files.added_where, kMaxTokenizerConfigBytes));
+  if (!files.tokenizer) {
+    ODMOE_ASSIGN_OR_RETURN(files.tokenizer, ReadMergesFiles(checkpoint));
+    files.from_merges = files.tokenizer.has_value();
+    if (files.from_merges) files.tokenizer_where = absl::StrCat(checkpoint.folder(), "/vocab.json");
+  }
   return files;
+}
+
+// added_tokens.json: tokens that the vocabulary's own file lacks, by id.
+absl::StatusOr<std::vector<AddedToken>> ReadAddedTokensFile(const TokenizerFiles& files) {
+  std::vector<AddedToken> added;
+  if (!files.added) return added;
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*files.added, files.added_where));
+  for (const auto& [text, json] : object.value().items()) {
+    ODMOE_ASSIGN_OR_RETURN(const int64_t id, object.Int(text.c_str(), 0, kMaxTokens));
+    added.push_back({id, text});
+  }
+  return added;
 }
 
 // Those that tokenizer.json lists, and those that only tokenizer_config.json knows.
@@ -76,18 +96,21 @@ absl::StatusOr<std::vector<AddedToken>> AllAdded(const JsonObject& tokenizer,
   for (const AddedToken& token : decoder) {
     if (known.insert(token.id).second) added.push_back(token);
   }
+  if (!files.from_merges) return added;
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> listed, ReadAddedTokensFile(files));
+  for (const AddedToken& token : listed) {
+    if (known.insert(token.id).second) added.push_back(token);
+  }
   return added;
 }
 
-// added_tokens.json: tokens that SentencePiece's file lacks, by id.
 absl::Status AddFromAddedTokensFile(const TokenizerFiles& files, TokenList& tokens) {
-  if (!files.added) return absl::OkStatus();
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*files.added, files.added_where));
-  for (const auto& [text, json] : object.value().items()) {
-    ODMOE_ASSIGN_OR_RETURN(const int64_t id, object.Int(text.c_str(), 0, kMaxTokens));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<AddedToken> added, ReadAddedTokensFile(files));
+  for (const AddedToken& token : added) {
     // Fine-tunes list tokens that their embedding has no row for; no text may become such.
-    if (id >= tokens.size()) continue;
-    ODMOE_RETURN_IF_ERROR(tokens.Replace(id, text, GgufTokenType::kUserDefined, kAddedScore));
+    if (token.id >= tokens.size()) continue;
+    ODMOE_RETURN_IF_ERROR(
+        tokens.Replace(token.id, token.content, GgufTokenType::kUserDefined, kAddedScore));
   }
   return absl::OkStatus();
 }
@@ -133,6 +156,10 @@ absl::Status AddSentencePieceKeys(const std::string& bytes, const std::string& w
   TokenList tokens(vocabulary_size, where);
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const SentencePiece& piece = model.pieces[id];
+    if (piece.type == SentencePiece::kByte && !ByteOfTokenText(piece.text)) {
+      return absl::DataLossError(absl::StrCat(where, ": piece ", id, " ('", absl::CHexEscape(piece.text),
+                                              "') is said to be a byte, but is not named as one"));
+    }
     ODMOE_RETURN_IF_ERROR(tokens.Add(static_cast<int64_t>(id), piece.text, TypeOf(piece.type),
                                      piece.score));
   }
@@ -196,8 +223,11 @@ absl::Status AddJsonKeys(const TokenizerFiles& files, const TokenizerOptions& op
   if (kind == TokenizerKind::kByteFallback) {
     return AddByteFallbackKeys(tokenizer, added, options.vocabulary_size, metadata);
   }
-  return AddByteLevelKeys(tokenizer, added, options.vocabulary_size, options.pre_tokenizer,
-                          metadata);
+  std::string pre_tokenizer = options.pre_tokenizer;
+  if (files.from_merges && pre_tokenizer.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(pre_tokenizer, PreTokenizerOfClass(files.config, files.config_where));
+  }
+  return AddByteLevelKeys(tokenizer, added, options.vocabulary_size, pre_tokenizer, metadata);
 }
 
 // The vocabulary, from the first of the files that the reference converter would take it from.
@@ -216,7 +246,21 @@ absl::Status AddVocabularyKeys(const Checkpoint& checkpoint, const TokenizerFile
   }
   return absl::NotFoundError(absl::StrCat(
       checkpoint.folder(), ": no tokenizer: looked for tokenizer.model (SentencePiece), "
-                           "tokenizer.json and tiktoken.model"));
+                           "tokenizer.json, vocab.json with merges.txt, and tiktoken.model"));
+}
+
+// What the reference converter knows of two models by the size of their vocabulary: the token that ends
+// what CodeLlama fills in (readers know the others of a gap by their texts), and that Granite's texts
+// begin with nothing.
+void AddKeysOfKnownSizes(const Checkpoint& checkpoint, GgufMetadata& metadata) {
+  const auto found = checkpoint.config().find("vocab_size");
+  if (found == checkpoint.config().end() || !found->is_number_integer()) return;
+  const int64_t size = found->get<int64_t>();
+  constexpr char kEndKey[] = "tokenizer.ggml.eot_token_id";
+  if (size == 32016 && metadata.Find(kEndKey) == nullptr) {
+    metadata.Set(kEndKey, GgufValue::U32(32010));
+  }
+  if (size == 49152) metadata.Set("tokenizer.ggml.add_bos_token", GgufValue::Bool(false));
 }
 
 }  // namespace
@@ -226,15 +270,16 @@ absl::Status AddTokenizerKeys(const Checkpoint& checkpoint, const TokenizerOptio
   ODMOE_ASSIGN_OR_RETURN(const TokenizerFiles files, ReadFiles(checkpoint));
   ODMOE_ASSIGN_OR_RETURN(const JsonObject config,
                          JsonObject::From(files.config, files.config_where));
-  if (metadata.GetStringOr("general.architecture", "").value_or("") == "llama" &&
-      config.Has("add_prefix_space")) {
+  const bool llama = metadata.GetStringOr("general.architecture", "").value_or("") == "llama";
+  if (llama && config.Has("add_prefix_space")) {
     ODMOE_ASSIGN_OR_RETURN(const bool prefix, config.Bool("add_prefix_space"));
     metadata.Set("tokenizer.ggml.add_space_prefix", GgufValue::Bool(prefix));
   }
   ODMOE_RETURN_IF_ERROR(AddVocabularyKeys(checkpoint, files, options, metadata));
   std::vector<AddedToken> added;
-  const nlohmann::json tokenizer_json = files.tokenizer.value_or(nlohmann::json());
-  if (files.tokenizer) {
+  const bool has_json = files.tokenizer && !files.from_merges;
+  const nlohmann::json tokenizer_json = has_json ? *files.tokenizer : nlohmann::json();
+  if (has_json) {
     ODMOE_ASSIGN_OR_RETURN(const JsonObject tokenizer,
                            JsonObject::From(tokenizer_json, files.tokenizer_where));
     ODMOE_ASSIGN_OR_RETURN(added, ReadAddedTokens(tokenizer));
@@ -243,6 +288,7 @@ absl::Status AddTokenizerKeys(const Checkpoint& checkpoint, const TokenizerOptio
                       metadata);
   ODMOE_RETURN_IF_ERROR(AddChatTemplateKeys(checkpoint, files.config, metadata));
   AddNormalizerKeys(tokenizer_json, metadata);
+  if (llama) AddKeysOfKnownSizes(checkpoint, metadata);
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "converter/huggingface/tokenizer.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/formats/byte_characters.h"
 
 namespace odmoe {
 namespace {
@@ -44,8 +45,7 @@ absl::Status AddVocabulary(const JsonObject& vocab, bool byte_tokens, TokenList&
           absl::StrCat(tokens.where(), ": token '", token, "': its id is not a number below ",
                        kMaxTokens));
     }
-    const bool is_byte = byte_tokens && token.size() == 6 && absl::StartsWith(token, "<0x") &&
-                         absl::EndsWith(token, ">");
+    const bool is_byte = byte_tokens && ByteOfTokenText(token).has_value();
     ODMOE_RETURN_IF_ERROR(
         tokens.Add(id_json.get<int64_t>(), token,
                    is_byte ? GgufTokenType::kByte : GgufTokenType::kNormal));

@@ -12,6 +12,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "converter/huggingface/merges_file.h"
 #include "converter/huggingface/sentencepiece_model.h"
 #include "converter/huggingface/tiktoken_ranks.h"
 #include "converter/huggingface/tokenizer.h"
@@ -133,6 +134,13 @@ TEST(SentencePieceTokenizerTest, WholeWordsAndCharactersAreRefused) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(SentencePieceTokenizerTest, APieceThatIsNoByteIsNotTakenForOne) {
+  const auto refused =
+      Convert({{"tokenizer.model", absl::StrCat(Piece("<unk>", 0, 2), Piece("<0x-1>", 0, 6))}}, 8);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("piece 1 ('<0x-1>')"));
+}
+
 TEST(SentencePieceModelTest, CorruptBytesAreRefusedWithTheirOffset) {
   struct Case {
     std::string bytes;
@@ -252,6 +260,61 @@ TEST(TiktokenTest, BrokenLinesAreRefusedByNumber) {
   }
   EXPECT_EQ(ParseTiktokenRanks("\n", "tiktoken.model").status().code(),
             absl::StatusCode::kDataLoss);
+}
+
+constexpr char kMerges[] = "#version: 0.2\na b\n\nab c\r\n";
+constexpr char kVocab[] = R"({"a": 0, "b": 1, "c": 2, "ab": 3, "abc": 4})";
+
+TEST(MergesFilesTest, GiveWhatTheirTokenizerJsonWould) {
+  const auto metadata = Convert(
+      {{"vocab.json", kVocab},
+       {"merges.txt", kMerges},
+       {"added_tokens.json", R"({"<|im_end|>": 6, "<more>": 7})"},
+       {"tokenizer_config.json",
+        R"({"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|end|>",
+            "added_tokens_decoder": {"5": {"content": "<|end|>", "special": true}}})"}},
+      9, "qwen2");
+  ASSERT_TRUE(metadata.ok()) << metadata.status();
+  EXPECT_THAT(Keys(*metadata), ElementsAre("model", "pre", "tokens", "token_type", "merges",
+                                           "bos_token_id", "eos_token_id"));
+  EXPECT_EQ(*metadata->GetString("tokenizer.ggml.pre"), "qwen2");
+  EXPECT_THAT(**metadata->GetStrings("tokenizer.ggml.tokens"),
+              ElementsAre("a", "b", "c", "ab", "abc", "<|end|>", "<|im_end|>", "<more>", "[PAD8]"));
+  EXPECT_THAT(*metadata->GetInts("tokenizer.ggml.token_type"),
+              ElementsAre(1, 1, 1, 1, 1, 3, 3, 4, 5));
+  EXPECT_THAT(**metadata->GetStrings("tokenizer.ggml.merges"), ElementsAre("a b", "ab c"));
+}
+
+TEST(MergesFilesTest, SayWhatTheyLack) {
+  const auto unknown = Convert({{"vocab.json", kVocab}, {"merges.txt", kMerges}}, 9, "qwen2");
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("--pre-tokenizer"));
+  EXPECT_EQ(Convert({{"vocab.json", kVocab}}, 9).status().code(), absl::StatusCode::kNotFound);
+  for (const std::string line : {"a", "a b c"}) {
+    const auto refused = ParseMergesFile("a b\n" + line + "\n", "merges.txt");
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kDataLoss) << line;
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("line 2")) << line;
+  }
+}
+
+// As the reference converter does, which knows the two models by their vocabularies' sizes.
+TEST(TokenizerKindsTest, CodeLlamasGapEndsAndGranitesTextsBeginWithNothing) {
+  const struct {
+    const char* config;
+    const char* architecture;
+    bool end, begin;
+  } cases[] = {{R"({"vocab_size": 32016})", "llama", true, false},
+               {R"({"vocab_size": 32016})", "qwen2", false, false},
+               {R"({"vocab_size": 49152})", "llama", false, true},
+               {R"({"vocab_size": 32000})", "llama", false, false}};
+  for (const auto& [config, architecture, end, begin] : cases) {
+    const auto metadata = Convert(
+        {{"config.json", config}, {"tokenizer.model", Model(2, true)}}, 32016, architecture);
+    ASSERT_TRUE(metadata.ok()) << metadata.status();
+    EXPECT_EQ(metadata->GetU32("tokenizer.ggml.eot_token_id").value_or(0), end ? 32010u : 0u);
+    EXPECT_EQ(metadata->Find("tokenizer.ggml.add_bos_token") != nullptr, begin) << config;
+    EXPECT_FALSE(metadata->GetBoolOr("tokenizer.ggml.add_bos_token", false).value_or(true));
+  }
 }
 
 TEST(TokenizerKindsTest, AMissingTokenizerSaysWhatWasLookedFor) {

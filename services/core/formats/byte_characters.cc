@@ -2,6 +2,10 @@
 
 #include <array>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+
 namespace odmoe {
 namespace {
 
@@ -56,6 +60,18 @@ std::optional<std::string> BytesOfCharacters(absl::string_view text) {
     bytes += static_cast<char>(kBytes[code]);
   }
   return bytes;
+}
+
+std::optional<uint8_t> ByteOfTokenText(absl::string_view text) {
+  // Not SimpleHexAtoi alone, which takes signs and spaces too.
+  uint32_t byte = 0;
+  if (text.size() != 6 || !absl::StartsWith(text, "<0x") || text[5] != '>' ||
+      !absl::ascii_isxdigit(static_cast<unsigned char>(text[3])) ||
+      !absl::ascii_isxdigit(static_cast<unsigned char>(text[4])) ||
+      !absl::SimpleHexAtoi(text.substr(3, 2), &byte)) {
+    return std::nullopt;
+  }
+  return static_cast<uint8_t>(byte);
 }
 
 }  // namespace odmoe

@@ -17,4 +17,8 @@ std::string CharacterOfByte(uint8_t byte);
 // The bytes that `text` writes. Null where it has a character that is none of the 256.
 std::optional<std::string> BytesOfCharacters(absl::string_view text);
 
+// The byte that a token of SentencePiece's vocabularies names: "<0x0A>", two hexadecimal digits and
+// nothing else. Null: another text ("<0x-1>").
+std::optional<uint8_t> ByteOfTokenText(absl::string_view text);
+
 }  // namespace odmoe

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -51,16 +52,6 @@ absl::StatusOr<bool> ReadAdd(const GgufMetadata& metadata, absl::string_view nam
   return add;
 }
 
-// The byte that "<0x0A>" names; -1: another text.
-int ByteOf(absl::string_view text) {
-  uint32_t byte;
-  if (text.size() != 6 || !absl::StartsWith(text, "<0x") || text.back() != '>' ||
-      !absl::SimpleHexAtoi(text.substr(3, 2), &byte)) {
-    return -1;
-  }
-  return static_cast<int>(byte);
-}
-
 // "\\n", "\\t", "\\r", "\\xNN", and any other character after a backslash is itself.
 std::string Unescape(absl::string_view text) {
   std::string bytes;
@@ -85,8 +76,8 @@ std::string Unescape(absl::string_view text) {
 std::string PieceOf(const std::string& text, TokenType type, TokenSpelling spelling) {
   if (spelling == TokenSpelling::kEscapes) return Unescape(text);
   if (type == TokenType::kByte) {
-    const int byte = ByteOf(text);
-    return byte < 0 ? text : std::string(1, static_cast<char>(byte));
+    const std::optional<uint8_t> byte = ByteOfTokenText(text);
+    return byte ? std::string(1, static_cast<char>(*byte)) : text;
   }
   if (type != TokenType::kNormal) return text;
   switch (spelling) {
@@ -181,8 +172,8 @@ void Vocabulary::FindByteTokens() {
   byte_tokens_.fill(-1);
   for (TokenId token = 0; token < size(); ++token) {
     if (types_[token] != TokenType::kByte && types_[token] != TokenType::kNormal) continue;
-    const int byte = ByteOf(texts_[token]);
-    if (byte >= 0 && byte_tokens_[byte] < 0) byte_tokens_[byte] = token;
+    const std::optional<uint8_t> byte = ByteOfTokenText(texts_[token]);
+    if (byte && byte_tokens_[*byte] < 0) byte_tokens_[*byte] = token;
   }
 }
 

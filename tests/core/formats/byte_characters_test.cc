@@ -36,5 +36,15 @@ TEST(ByteCharactersTest, OtherCharactersWriteNoBytes) {
   }
 }
 
+TEST(ByteCharactersTest, ByteTokensHaveTwoHexadecimalDigitsAndNothingElse) {
+  EXPECT_EQ(ByteOfTokenText("<0x00>"), 0);
+  EXPECT_EQ(ByteOfTokenText("<0xaF>"), 0xAF);
+  EXPECT_EQ(ByteOfTokenText("<0xFF>"), 0xFF);
+  for (const char* other : {"", "<0x>", "<0x1>", "<0x-1>", "<0x+1>", "<0x 1>", "<0x1 >", "<0x1G>",
+                            "<0X0A>", "<0x0A", "<0x0A>>", "<0x100>", "x0x0A>", "0x0A"}) {
+    EXPECT_EQ(ByteOfTokenText(other), std::nullopt) << other;
+  }
+}
+
 }  // namespace
 }  // namespace odmoe
