@@ -105,7 +105,7 @@ ConversionRunner::ConversionRunner(PathRoots roots, ConversionFunctions function
     : roots_(std::move(roots)),
       functions_(std::move(functions)),
       file_system_(roots_.restricted()
-                       ? std::make_unique<RootedFileSystem>(PosixFileSystem(), roots_)
+                       ? std::make_unique<RootedFileSystem>(roots_)
                        : nullptr) {}
 
 absl::StatusOr<std::vector<PathUse>> ConversionRunner::ResolvePaths(StepSpec& given) const {

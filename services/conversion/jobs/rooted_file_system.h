@@ -3,19 +3,23 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "services/core/io/file.h"
+#include "services/core/io/owned_fd.h"
 #include "services/core/io/path_roots.h"
 
 namespace odmoe {
 
-// Checks each path against the roots before it touches it, so that a symbolic link inside a source
-// directory, or one put in place after the job was submitted, leads to PERMISSION_DENIED and not
-// out of the roots. Thread-safe where `base` is. Both outlive it.
+// The process's files below the roots. A symbolic link is followed where it leads to a place below
+// them; each path is resolved when it is used, and what is found there is then opened part by part,
+// following no link, so that one that is put there meanwhile leads to PERMISSION_DENIED and not out of
+// the roots. Names are given and removed in the folder so opened, links at them not followed.
+// Thread-safe. The roots outlive it.
 class RootedFileSystem : public FileSystem {
  public:
-  RootedFileSystem(FileSystem& base, const PathRoots& roots) : base_(base), roots_(roots) {}
+  explicit RootedFileSystem(const PathRoots& roots) : roots_(roots) {}
 
   absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) override;
   absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path) override;
@@ -29,9 +33,10 @@ class RootedFileSystem : public FileSystem {
   absl::StatusOr<uint64_t> FreeBytes(const std::string& path) override;
 
  private:
-  absl::Status Check(const std::string& path) const;
+  absl::StatusOr<OwnedFd> Open(const std::string& path, int flags) const;
+  // The folder that `path` lies in, and its name there.
+  absl::StatusOr<std::pair<OwnedFd, std::string>> OpenParent(const std::string& path) const;
 
-  FileSystem& base_;
   const PathRoots& roots_;
 };
 

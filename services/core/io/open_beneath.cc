@@ -4,12 +4,14 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/types/span.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/io/posix_error.h"
 
@@ -24,8 +26,9 @@ absl::Status BadName(absl::string_view name, absl::string_view field, absl::stri
       absl::StrCat(field, " \"", absl::CHexEscape(name.substr(0, 100)), "\" ", why));
 }
 
-absl::StatusOr<OwnedFd> OpenPart(const OwnedFd& folder, const std::string& part, int flags) {
-  OwnedFd fd(::openat(folder.get(), part.c_str(), flags | O_NOFOLLOW | O_CLOEXEC, 0600));
+absl::StatusOr<OwnedFd> OpenPart(const OwnedFd& folder, const std::string& part, int flags,
+                                 mode_t mode) {
+  OwnedFd fd(::openat(folder.get(), part.c_str(), flags | O_NOFOLLOW | O_CLOEXEC, mode));
   if (fd.get() >= 0) return fd;
   const int error = errno;
   // With O_DIRECTORY the kernel says ENOTDIR of a link.
@@ -38,6 +41,25 @@ absl::StatusOr<OwnedFd> OpenPart(const OwnedFd& folder, const std::string& part,
     return absl::PermissionDeniedError(absl::StrCat(part, " is a symbolic link"));
   }
   return PosixError(error, "open", part);
+}
+
+// Goes from `folder` down the parts, which are folders. `mode`: of those that are made where they are
+// not there; none are without.
+absl::StatusOr<OwnedFd> Walk(OwnedFd folder, absl::Span<const std::string> parts,
+                             std::optional<mode_t> mode) {
+  for (const std::string& part : parts) {
+    if (mode && ::mkdirat(folder.get(), part.c_str(), *mode) != 0 && errno != EEXIST) {
+      return PosixError(errno, "create", part);
+    }
+    ODMOE_ASSIGN_OR_RETURN(folder, OpenPart(folder, part, O_PATH | O_DIRECTORY, 0));
+  }
+  return folder;
+}
+
+absl::StatusOr<OwnedFd> OpenRootFolder() {
+  OwnedFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (root.get() < 0) return PosixError(errno, "open", "/");
+  return root;
 }
 
 }  // namespace
@@ -69,19 +91,26 @@ absl::StatusOr<OwnedFd> OpenBeneath(int directory, absl::string_view name, int f
   OwnedFd folder(::fcntl(directory, F_DUPFD_CLOEXEC, 0));
   if (folder.get() < 0) return PosixError(errno, "open", std::string(name));
   const std::vector<std::string> parts = absl::StrSplit(name, '/');
-  for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    if (create_folders && ::mkdirat(folder.get(), parts[i].c_str(), 0700) != 0 && errno != EEXIST) {
-      return PosixError(errno, "create", parts[i]);
-    }
-    ODMOE_ASSIGN_OR_RETURN(folder, OpenPart(folder, parts[i], O_RDONLY | O_DIRECTORY));
-  }
-  return OpenPart(folder, parts.back(), flags);
+  ODMOE_ASSIGN_OR_RETURN(
+      folder, Walk(std::move(folder), absl::MakeConstSpan(parts).first(parts.size() - 1),
+                   create_folders ? std::optional<mode_t>(0700) : std::nullopt));
+  return OpenPart(folder, parts.back(), flags, 0600);
 }
 
-absl::StatusOr<OwnedFd> OpenResolved(const std::string& path, int flags) {
-  const OwnedFd root(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (root.get() < 0) return PosixError(errno, "open", "/");
-  return OpenBeneath(root.get(), absl::string_view(path).substr(1), flags);
+absl::StatusOr<OwnedFd> OpenResolved(const std::string& path, int flags, mode_t mode) {
+  const std::vector<std::string> parts = absl::StrSplit(path, '/', absl::SkipEmpty());
+  ODMOE_ASSIGN_OR_RETURN(OwnedFd folder, OpenRootFolder());
+  if (parts.empty()) return OpenPart(folder, ".", flags, mode);
+  ODMOE_ASSIGN_OR_RETURN(
+      folder, Walk(std::move(folder), absl::MakeConstSpan(parts).first(parts.size() - 1),
+                   std::nullopt));
+  return OpenPart(folder, parts.back(), flags, mode);
+}
+
+absl::StatusOr<OwnedFd> OpenResolvedFolder(const std::string& path, bool create) {
+  const std::vector<std::string> parts = absl::StrSplit(path, '/', absl::SkipEmpty());
+  ODMOE_ASSIGN_OR_RETURN(OwnedFd root, OpenRootFolder());
+  return Walk(std::move(root), parts, create ? std::optional<mode_t>(0777) : std::nullopt);
 }
 
 }  // namespace odmoe

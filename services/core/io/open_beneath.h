@@ -1,6 +1,8 @@
 // Opening files below a folder, whatever links others put there.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "absl/status/status.h"
@@ -24,7 +26,11 @@ absl::StatusOr<OwnedFd> OpenBeneath(int directory, absl::string_view name, int f
                                     bool create_folders = false);
 
 // The same from "/", for a path that PathRoots::Resolve gave: it has no links, unless one was put
-// there since.
-absl::StatusOr<OwnedFd> OpenResolved(const std::string& path, int flags);
+// there since. May be as long as that allows. `mode` is that of a file that is created.
+absl::StatusOr<OwnedFd> OpenResolved(const std::string& path, int flags, mode_t mode = 0600);
+
+// The folder at such a path, to name files in (O_PATH). `create`: with those on the way, mode 0777 but
+// for the umask.
+absl::StatusOr<OwnedFd> OpenResolvedFolder(const std::string& path, bool create = false);
 
 }  // namespace odmoe

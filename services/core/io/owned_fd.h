@@ -21,6 +21,8 @@ class OwnedFd {
     if (fd_ >= 0) ::close(fd_);
   }
   int get() const { return fd_; }
+  // The descriptor, which is no longer this one's.
+  int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;
