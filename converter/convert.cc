@@ -34,6 +34,10 @@ FileSystem& FileSystemOf(const ConvertOptions& options) {
 
 bool IsGgufPath(absl::string_view path) { return absl::EndsWith(path, ".gguf"); }
 
+EarlierWork EarlierWorkOf(const ConvertOptions& options) {
+  return ToEarlierWork(options.restart, options.replace_other);
+}
+
 // Without a slash at its end, so that names can be put beside it.
 std::string Trimmed(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
@@ -253,17 +257,17 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
                    .steps = {conversion->step},
                    .step_bytes = {conversion->data_bytes},
                    .disk_bytes = conversion->disk_bytes,
+                   .note = conversion->gguf ? conversion->gguf->architecture->Note() : "",
                    .tensors = TensorsOf(*conversion)};
   if (IsGgufPath(options.destination)) {
     for (const OutputFile& file : conversion->output.files) plan.outputs.push_back(file.path);
   } else {
     plan.outputs.push_back(options.destination);
   }
-  UnfinishedOutput unfinished;
   FileSystem& fs = FileSystemOf(options);
-  if (!options.restart) {
-    ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(conversion->output, fs));
-  }
+  ODMOE_ASSIGN_OR_RETURN(
+      const UnfinishedOutput unfinished,
+      FindUnfinishedOutput(conversion->output, fs, EarlierWorkOf(options)));
   plan.resumed_bytes = unfinished.done_bytes;
   ODMOE_RETURN_IF_ERROR(
       CheckFreeDisk(fs, options.destination, plan.disk_bytes, unfinished.disk_bytes));
@@ -271,7 +275,8 @@ absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options) {
 }
 
 absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancellation,
-                           const std::function<void(const ConvertProgress&)>& on_progress) {
+                           const std::function<void(const ConvertProgress&)>& on_progress,
+                           std::string* digest) {
   const ConvertOptions& options = plan.options;
   ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<Conversion> conversion, Prepare(options));
   StepProgress progress({.step = conversion->step,
@@ -280,7 +285,8 @@ absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancella
                          .total_bytes = conversion->data_bytes},
                         cancellation, &on_progress);
   return WriteOutput(conversion->output, FileSystemOf(options),
-                     {.concurrency = options.concurrency, .restart = options.restart}, progress);
+                     {.concurrency = options.concurrency, .earlier = EarlierWorkOf(options)},
+                     progress, digest);
 }
 
 absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text) {

@@ -37,6 +37,7 @@ struct ConvertOptions {
   uint64_t split_max_bytes = 0;
   int concurrency = 0;   // workers; 0: one a core. The output is the same for any number
   bool restart = false;  // drop what an interrupted conversion left at the destination
+  bool replace_other = false;  // the same, unless that was this very conversion
   FileSystem* file_system = nullptr;  // null: PosixFileSystem()
 };
 
@@ -68,6 +69,7 @@ struct ConvertPlan {
   std::vector<std::string> steps;    // "convert" or "split"
   std::vector<uint64_t> step_bytes;  // each step's output
   uint64_t disk_bytes = 0;           // what the output takes at the destination
+  std::string note;                  // what readers do otherwise than the checkpoint's code; or ""
   uint64_t resumed_bytes = 0;        // of the step's, those an interrupted conversion left done
   std::vector<PlannedTensor> tensors;
 };
@@ -77,7 +79,8 @@ struct ConvertPlan {
 // NOT_FOUND: no such source, or expert tensors missing (names looked for, and the nearest found).
 // INVALID_ARGUMENT: neither a Hugging Face directory nor a GGUF file; unknown architecture or
 // outtype. FAILED_PRECONDITION: too little disk, with the numbers; what an interrupted conversion
-// left there is another one's, and `restart` is not set. DATA_LOSS: a corrupt file.
+// left there is another one's, and neither `restart` nor `replace_other` is set. DATA_LOSS: a corrupt
+// file.
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options);
 
 // A shard's size as people write it: digits, and K, M or G for powers of 1000. INVALID_ARGUMENT: not
@@ -89,9 +92,11 @@ absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text);
 // complete but what was there before.
 // CANCELLED: asked to stop; noticed within one piece of a tensor, and what was written is removed,
 // unless Cancellation::CancelAndKeepWork asked. Any other failure leaves it for the next run.
-// `on_progress` is called from the threads that do the work, one call at a time.
+// `on_progress` is called from the threads that do the work, one call at a time. `digest`, where given,
+// gets what WriteOutput says of the output's bytes.
 absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancellation,
-                           const std::function<void(const ConvertProgress&)>& on_progress);
+                           const std::function<void(const ConvertProgress&)>& on_progress,
+                           std::string* digest = nullptr);
 
 // Whether an interrupted conversion to `destination` has left work to go on with.
 bool HasUnfinishedConversion(FileSystem& fs, const std::string& destination);

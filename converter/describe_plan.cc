@@ -132,6 +132,7 @@ std::string PlanText(const ConvertPlan& plan, const PlanDescription& description
   absl::StrAppendFormat(&out, "time          about %s (%s)\n",
                         ShortDuration(absl::Seconds(description.time.seconds)),
                         RateText(description.time));
+  if (!plan.note.empty()) absl::StrAppend(&out, "note          ", plan.note, "\n");
   if (plan.resumed_bytes > 0) {
     absl::StrAppendFormat(&out, "done already  %s\n", FormatBytes(plan.resumed_bytes));
   }
@@ -148,6 +149,7 @@ std::string PlanJson(const ConvertPlan& plan, const PlanDescription& description
   json["disk_bytes"] = description.disk_bytes;
   json["memory_bytes"] = description.memory_bytes;
   json["resumed_bytes"] = plan.resumed_bytes;
+  if (!plan.note.empty()) json["note"] = plan.note;
   json["seconds"] = description.time.seconds;
   json["disk_bytes_per_second"] = description.time.disk_bytes_per_second;
   json["encode_bytes_per_second"] = description.time.encode_bytes_per_second;

@@ -39,6 +39,9 @@ class Architecture {
   // Tensors that are worked out from the configuration; they are written first.
   virtual std::vector<OutputTensor> GeneratedTensors() const { return {}; }
 
+  // What readers of the GGUF file do otherwise than the checkpoint's own code, for people; or "".
+  virtual std::string Note() const { return ""; }
+
   // The architecture's keys, in the order the reference converter writes them; `file_type` belongs
   // among them.
   virtual void AddKeys(uint32_t file_type, GgufMetadata& metadata) const;

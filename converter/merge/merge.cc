@@ -31,23 +31,22 @@ absl::Status CheckHashes(const MergeOptions& options, FileSystem& fs,
 }
 
 // What an earlier run has written need not fit once more.
-absl::Status CheckDisk(FileSystem& fs, const OutputPlan& output, bool restart) {
-  UnfinishedOutput unfinished;
-  if (!restart) {
-    ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(output, fs));
-  }
+absl::Status CheckDisk(FileSystem& fs, const OutputPlan& output, EarlierWork earlier) {
+  ODMOE_ASSIGN_OR_RETURN(const UnfinishedOutput unfinished,
+                         FindUnfinishedOutput(output, fs, earlier));
   return CheckFreeDisk(fs, output.destination, output.files[0].bytes, unfinished.disk_bytes);
 }
 
 }  // namespace
 
-absl::StatusOr<uint64_t> MergeModel(
+absl::StatusOr<MergeResult> MergeModel(
     const MergeOptions& options, const Cancellation* cancellation,
     const std::function<void(const ConvertProgress&)>& on_progress) {
   FileSystem& fs = options.file_system != nullptr ? *options.file_system : PosixFileSystem();
   ODMOE_ASSIGN_OR_RETURN(const MergePlan plan,
                          PlanMerge(fs, options.directory, options.destination));
-  ODMOE_RETURN_IF_ERROR(CheckDisk(fs, plan.output, options.restart));
+  const EarlierWork earlier = ToEarlierWork(options.restart, options.replace_other);
+  ODMOE_RETURN_IF_ERROR(CheckDisk(fs, plan.output, earlier));
   if (options.verify) {
     ODMOE_RETURN_IF_ERROR(CheckHashes(options, fs, cancellation, on_progress));
   }
@@ -57,10 +56,11 @@ absl::StatusOr<uint64_t> MergeModel(
                          .step_count = steps,
                          .total_bytes = plan.output.data_bytes()},
                         cancellation, &on_progress);
+  MergeResult result{.bytes = plan.output.files[0].bytes};
   ODMOE_RETURN_IF_ERROR(
-      WriteOutput(plan.output, fs,
-                  {.concurrency = options.concurrency, .restart = options.restart}, progress));
-  return plan.output.files[0].bytes;
+      WriteOutput(plan.output, fs, {.concurrency = options.concurrency, .earlier = earlier},
+                  progress, &result.digest));
+  return result;
 }
 
 }  // namespace odmoe

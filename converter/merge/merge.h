@@ -25,16 +25,23 @@ struct MergeOptions {
   bool verify = true;                 // check every hash before anything is written
   int concurrency = 0;                // threads; 0: one a core
   bool restart = false;               // drop what an interrupted merge left
+  bool replace_other = false;         // the same, unless that was this very merge
   FileSystem* file_system = nullptr;  // null: PosixFileSystem()
 };
 
-// Checks, plans and writes, or goes on with what an interrupted run left (see WriteOutput). Returns the
-// file's size. Steps: "verify", "merge".
+struct MergeResult {
+  uint64_t bytes = 0;  // of the file
+  std::string digest;  // of all its bytes; see WriteOutput
+};
+
+// Checks, plans and writes, or goes on with what an interrupted run left (see WriteOutput). Steps:
+// "verify", "merge".
 // NOT_FOUND: not a complete model directory. DATA_LOSS: damaged; the message has the first damage.
 // FAILED_PRECONDITION: too little disk, with the numbers, or another conversion's unfinished output is
 // there. CANCELLED. Otherwise as WriteOutput.
-absl::StatusOr<uint64_t> MergeModel(const MergeOptions& options, const Cancellation* cancellation,
-                                    const std::function<void(const ConvertProgress&)>& on_progress);
+absl::StatusOr<MergeResult> MergeModel(
+    const MergeOptions& options, const Cancellation* cancellation,
+    const std::function<void(const ConvertProgress&)>& on_progress);
 
 // The file laid out, and what its parts refer to.
 struct MergePlan {

@@ -2,24 +2,26 @@
 
 #include <algorithm>
 #include <memory>
-#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
-#include "services/core/base/units.h"
 
 namespace odmoe {
 namespace {
 
-// Stays in a core's second-level cache between being read, hashed and written.
-constexpr size_t kPieceBytes = 512 * kKiB;
+absl::Status Give(const ItemInHand& hand, uint64_t at, absl::Span<const std::byte> piece,
+                  StepProgress& progress) {
+  hand.hash->Update(piece);
+  ODMOE_RETURN_IF_ERROR(hand.sink(at, piece, hand.hash->Digest()));
+  return progress.Advance(hand.item->name, piece.size());
+}
 
-// Takes bytes as they are made: hashes them, writes them to their place, tells progress.
+// Takes the bytes [at, at + bytes) of an item as they are made.
 class MadeBytes {
  public:
-  MadeBytes(const OutputItem& item, uint64_t bytes, uint64_t to, WritableFile& out, Xxh3& hash,
-            StepProgress& progress)
-      : item_(item), bytes_(bytes), to_(to), out_(out), hash_(hash), progress_(progress) {}
+  MadeBytes(const ItemInHand& hand, uint64_t at, uint64_t bytes, StepProgress& progress)
+      : hand_(hand), at_(at), bytes_(bytes), progress_(progress) {}
   MadeBytes(const MadeBytes&) = delete;
   MadeBytes& operator=(const MadeBytes&) = delete;
 
@@ -34,101 +36,90 @@ class MadeBytes {
  private:
   absl::Status Take(absl::Span<const std::byte> piece) {
     if (piece.size() > bytes_ - done_) return Wrong(done_ + piece.size());
-    hash_.Update(piece);
-    ODMOE_RETURN_IF_ERROR(out_.WriteAt(to_ + done_, piece));
+    const uint64_t from = at_ + done_;
     done_ += piece.size();
-    return progress_.Advance(item_.name, piece.size());
+    const uint64_t known =
+        std::min<uint64_t>(hand_.begun > from ? hand_.begun - from : 0, piece.size());
+    if (known == piece.size()) return progress_.CheckCancelled();
+    return Give(hand_, from + known, piece.subspan(known), progress_);
   }
 
   absl::Status Wrong(uint64_t got) const {
     return absl::InternalError(
-        absl::StrCat("'", item_.name, "' has ", bytes_, " bytes, got ", got));
+        absl::StrCat("'", hand_.item->name, "' has ", bytes_, " bytes, got ", got));
   }
 
-  const OutputItem& item_;
+  const ItemInHand& hand_;
+  const uint64_t at_;
   const uint64_t bytes_;
-  const uint64_t to_;
-  WritableFile& out_;
-  Xxh3& hash_;
   StepProgress& progress_;
   uint64_t done_ = 0;
 };
 
 }  // namespace
 
-absl::StatusOr<ItemWriter> ItemWriter::Create(StepProgress& progress) {
-  ODMOE_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Allocate(kPieceBytes));
+absl::StatusOr<ItemWriter> ItemWriter::Create(StepProgress& progress, size_t piece_bytes) {
+  ODMOE_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Allocate(piece_bytes));
   return ItemWriter(progress, std::move(buffer));
 }
 
-absl::StatusOr<uint64_t> ItemWriter::Write(const OutputItem& item, WritableFile& out) {
-  hash_.Reset();
-  uint64_t to = item.offset;
-  for (const OutputPart& part : item.parts) {
-    ODMOE_RETURN_IF_ERROR(part.file != nullptr ? Copy(item, part, to, out)
-                                               : Make(item, part, to, out));
-    to += part.bytes;
+absl::Status ItemWriter::Write(const ItemInHand& hand) {
+  uint64_t at = 0;
+  for (const OutputPart& part : hand.item->parts) {
+    if (part.file != nullptr) {
+      ODMOE_RETURN_IF_ERROR(Copy(hand, part, at));
+    } else if (at + part.bytes > hand.begun) {
+      MadeBytes made(hand, at, part.bytes, *progress_);
+      ODMOE_RETURN_IF_ERROR(part.make(made.sink()));
+      ODMOE_RETURN_IF_ERROR(made.Check());
+    }
+    at += part.bytes;
   }
-  return hash_.Digest();
+  return absl::OkStatus();
 }
 
-absl::Status ItemWriter::Copy(const OutputItem& item, const OutputPart& part, uint64_t to,
-                              WritableFile& out) {
-  for (uint64_t done = 0; done < part.bytes;) {
-    const size_t count = static_cast<size_t>(std::min<uint64_t>(part.bytes - done, kPieceBytes));
+absl::Status ItemWriter::Copy(const ItemInHand& hand, const OutputPart& part, uint64_t at) {
+  const size_t piece_bytes = buffer_.span().size();
+  for (uint64_t done = hand.begun > at ? hand.begun - at : 0; done < part.bytes;) {
+    const size_t count = static_cast<size_t>(std::min<uint64_t>(part.bytes - done, piece_bytes));
     const absl::Span<std::byte> piece = buffer_.span().subspan(0, count);
     ODMOE_RETURN_IF_ERROR(part.file->ReadAt(part.offset + done, piece));
-    hash_.Update(piece);
-    ODMOE_RETURN_IF_ERROR(out.WriteAt(to + done, piece));
-    ODMOE_RETURN_IF_ERROR(progress_->Advance(item.name, count));
+    ODMOE_RETURN_IF_ERROR(Give(hand, at + done, piece, *progress_));
     done += count;
   }
   return absl::OkStatus();
 }
 
-absl::Status ItemWriter::Make(const OutputItem& item, const OutputPart& part, uint64_t to,
-                              WritableFile& out) {
-  MadeBytes made(item, part.bytes, to, out, hash_, *progress_);
-  ODMOE_RETURN_IF_ERROR(part.make(made.sink()));
-  return made.Check();
-}
-
-absl::StatusOr<std::vector<uint64_t>> ItemWriter::WriteTogether(
-    absl::Span<const Place> places,
+absl::Status ItemWriter::WriteTogether(
+    absl::Span<const ItemInHand> hands,
     const std::function<absl::Status(absl::Span<const ByteSink>)>& make) {
-  std::vector<Xxh3> hashes(places.size());
-  std::vector<std::unique_ptr<MadeBytes>> made(places.size());
-  std::vector<ByteSink> sinks(places.size());
-  for (size_t i = 0; i < places.size(); ++i) {
-    if (places[i].out == nullptr) continue;
-    const OutputItem& item = *places[i].item;
-    made[i] = std::make_unique<MadeBytes>(item, item.bytes(), item.offset, *places[i].out,
-                                          hashes[i], *progress_);
+  std::vector<std::unique_ptr<MadeBytes>> made(hands.size());
+  std::vector<ByteSink> sinks(hands.size());
+  for (size_t i = 0; i < hands.size(); ++i) {
+    if (hands[i].item == nullptr) continue;
+    made[i] = std::make_unique<MadeBytes>(hands[i], 0, hands[i].item->bytes(), *progress_);
     sinks[i] = made[i]->sink();
   }
   ODMOE_RETURN_IF_ERROR(make(sinks));
-  std::vector<uint64_t> digests(places.size(), 0);
-  for (size_t i = 0; i < places.size(); ++i) {
-    if (made[i] == nullptr) continue;
-    ODMOE_RETURN_IF_ERROR(made[i]->Check());
-    digests[i] = hashes[i].Digest();
+  for (const std::unique_ptr<MadeBytes>& item : made) {
+    if (item != nullptr) ODMOE_RETURN_IF_ERROR(item->Check());
   }
-  return digests;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> ItemWriter::Matches(const OutputItem& item, const RandomAccessFile& file,
-                                         uint64_t hash) {
-  hash_.Reset();
-  const uint64_t bytes = item.bytes();
+                                         uint64_t bytes, uint64_t expected, Xxh3& hash) {
+  hash.Reset();
   for (uint64_t done = 0; done < bytes;) {
-    const size_t count = static_cast<size_t>(std::min<uint64_t>(bytes - done, kPieceBytes));
+    const size_t count =
+        static_cast<size_t>(std::min<uint64_t>(bytes - done, buffer_.span().size()));
     const absl::Span<std::byte> piece = buffer_.span().subspan(0, count);
     ODMOE_RETURN_IF_ERROR(file.ReadAt(item.offset + done, piece));
-    hash_.Update(piece);
+    hash.Update(piece);
     ODMOE_RETURN_IF_ERROR(progress_->CheckCancelled());
     done += count;
   }
-  if (hash_.Digest() != hash) return false;
+  if (hash.Digest() != expected) return false;
   ODMOE_RETURN_IF_ERROR(progress_->Advance(item.name, bytes));
   return true;
 }

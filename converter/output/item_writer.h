@@ -1,9 +1,10 @@
-// Makes or checks one item at a time.
+// Makes or checks items, a piece of them after the other.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,37 +17,46 @@
 
 namespace odmoe {
 
+// Takes a piece of an item, which comes `done` bytes after its beginning; `hash` is XXH3-64 of all the
+// item's bytes up to the piece's end.
+using PieceSink =
+    std::function<absl::Status(uint64_t done, absl::Span<const std::byte> piece, uint64_t hash)>;
+
+// An item on its way to its place.
+struct ItemInHand {
+  const OutputItem* item = nullptr;  // null: all of it is there
+  uint64_t begun = 0;                // its bytes that are there
+  Xxh3* hash = nullptr;              // of those; then of all
+  PieceSink sink;                    // gets the others, in order
+};
+
 // One worker's tools. Not thread-safe.
 class ItemWriter {
  public:
-  static absl::StatusOr<ItemWriter> Create(StepProgress& progress);
+  // Copies are made in pieces of `piece_bytes` at most.
+  static absl::StatusOr<ItemWriter> Create(StepProgress& progress, size_t piece_bytes);
 
-  // Writes the item's bytes to their place and returns their XXH3-64. INTERNAL: a part that makes
-  // more or fewer bytes than it said.
-  absl::StatusOr<uint64_t> Write(const OutputItem& item, WritableFile& out);
+  // Makes what is missing of an item, and counts it as done. What is made, not copied, is made from
+  // the item's beginning all the same. INTERNAL: a part that makes more or fewer bytes than it said.
+  absl::Status Write(const ItemInHand& hand);
 
-  // An item and the file it is written to.
-  struct Place {
-    const OutputItem* item = nullptr;
-    WritableFile* out = nullptr;  // null: the item is there
-  };
-  // The same for the items of a group: a hash each, 0 of those that are there.
-  absl::StatusOr<std::vector<uint64_t>> WriteTogether(
-      absl::Span<const Place> places,
-      const std::function<absl::Status(absl::Span<const ByteSink>)>& make);
+  // The same for the items of a group.
+  absl::Status WriteTogether(absl::Span<const ItemInHand> hands,
+                             const std::function<absl::Status(absl::Span<const ByteSink>)>& make);
 
-  // Whether the item's bytes in `file` have this hash. Counts them as done where so.
-  absl::StatusOr<bool> Matches(const OutputItem& item, const RandomAccessFile& file, uint64_t hash);
+  // Whether the item's first `bytes` bytes in `file` have the hash `expected`; `hash` becomes theirs.
+  // Counts them as done where so.
+  absl::StatusOr<bool> Matches(const OutputItem& item, const RandomAccessFile& file, uint64_t bytes,
+                               uint64_t expected, Xxh3& hash);
 
  private:
   ItemWriter(StepProgress& progress, AlignedBuffer buffer)
       : progress_(&progress), buffer_(std::move(buffer)) {}
-  absl::Status Copy(const OutputItem& item, const OutputPart& part, uint64_t to, WritableFile& out);
-  absl::Status Make(const OutputItem& item, const OutputPart& part, uint64_t to, WritableFile& out);
+  // The part that begins `at` bytes after the item does.
+  absl::Status Copy(const ItemInHand& hand, const OutputPart& part, uint64_t at);
 
   StepProgress* progress_;
   AlignedBuffer buffer_;
-  Xxh3 hash_;
 };
 
 }  // namespace odmoe

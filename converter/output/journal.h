@@ -12,6 +12,8 @@
 //                         disk failed to take their bytes
 //   5 emptied     file    the records so far of this file's items do not count: it was made anew
 //   6 naming              every item is on the disk; from here on files get their names
+//   7 begun       item    a: bytes of it that are in the file, though maybe not on the disk, less than
+//                         all; b: XXH3-64 of them
 //
 // `check` is XXH3-64 of the 24 bytes before it, seeded with the record's position. The first record
 // that does not match, or is cut short, ends the journal. A later record of an item counts more than
@@ -36,11 +38,13 @@ namespace odmoe {
 struct ItemRecord {
   enum class State {
     kMissing,
-    kWritten,  // hash known; to be checked against the file, as a power cut may have lost the bytes
-    kSynced,   // on the disk
+    kBegun,    // its first bytes; to be checked against the file, as a power cut may have lost them
+    kWritten,  // all of it; to be checked likewise
+    kSynced,   // all of it, and on the disk
   };
   State state = State::kMissing;
-  uint64_t hash = 0;
+  uint64_t hash = 0;         // of those bytes
+  uint64_t begun_bytes = 0;  // where begun
 };
 
 // A journal as it was found.
@@ -67,10 +71,12 @@ class Journal {
   absl::Status Begin(const OutputFingerprint& fingerprint);
   absl::Status GoOn(uint64_t records);
 
+  absl::Status AddBegun(uint32_t item, uint64_t bytes, uint64_t hash);
   absl::Status AddWritten(uint32_t item, uint64_t hash);
   absl::Status AddSynced(uint64_t first_record, uint64_t end_record);
-  // Where the record cannot be written either, removes the journal.
-  void MarkLost();
+  // Ends the journal for this run, as `why` says: whatever is recorded later would be of bytes that may
+  // be lost too. Where the record cannot be written either, removes the journal.
+  void MarkLost(const absl::Status& why);
   absl::Status AddEmptied(uint32_t file);
   absl::Status AddNaming();
   // Makes the records so far durable.
@@ -81,11 +87,14 @@ class Journal {
  private:
   Journal(FileSystem& fs, std::unique_ptr<WritableFile> file) : fs_(fs), file_(std::move(file)) {}
   absl::Status Add(uint32_t kind, uint32_t number, uint64_t a, uint64_t b);
+  absl::Status AddLocked(uint32_t kind, uint32_t number, uint64_t a, uint64_t b)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   FileSystem& fs_;
   const std::unique_ptr<WritableFile> file_;
   mutable absl::Mutex mutex_;
   uint64_t records_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status lost_ ABSL_GUARDED_BY(mutex_);  // not OK: nothing more is added
 };
 
 }  // namespace odmoe

@@ -101,7 +101,7 @@ absl::Status SyncQueue::SyncAndRecord(const Round& round, uint64_t end_record) {
   if (!synced.ok()) {
     // The kernel reports a lost page once and then takes it for clean: reading it back would show
     // bytes that the disk does not have. So they do not count, whatever they look like.
-    journal_.MarkLost();
+    journal_.MarkLost(synced);
     return synced;
   }
   // Is itself durable with the next round: losing it costs a check of bytes, nothing more.

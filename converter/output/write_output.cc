@@ -10,14 +10,17 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "converter/output/item_writer.h"
 #include "converter/output/journal.h"
 #include "converter/output/name_files.h"
 #include "converter/output/partial_files.h"
 #include "converter/output/sync_queue.h"
+#include "converter/output/xxh3.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/io/file_hash.h"
 
 namespace odmoe {
 namespace {
@@ -27,7 +30,8 @@ int WorkerCount(int asked, size_t items) {
     asked = std::min<int>(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
                           kMaxDefaultWorkers);
   }
-  return static_cast<int>(std::clamp<size_t>(items, 1, static_cast<size_t>(std::min(asked, kMaxWorkers))));
+  const auto most = static_cast<size_t>(std::min(asked, kMaxWorkers));
+  return static_cast<int>(std::clamp<size_t>(items, 1, most));
 }
 
 // Takes what a journal says of files that are not there, or not whole, back. Returns those files.
@@ -43,7 +47,13 @@ std::vector<uint32_t> DropMissingFiles(const OutputPlan& plan, FileSystem& fs,
     const bool recorded = std::any_of(begin, end, [](const ItemRecord& item) {
       return item.state != ItemRecord::State::kMissing;
     });
-    if (!recorded || IsFileOfSize(fs, PartialPath(file.path), file.bytes)) continue;
+    if (!recorded) continue;
+    const auto partial = fs.OpenForRead(PartialPath(file.path));
+    const uint64_t bytes = partial.ok() ? (*partial)->size() : 0;
+    // A file's only item gives it its length as it grows.
+    const bool begun = file.items.size() == 1 && begin->state == ItemRecord::State::kBegun &&
+                       bytes >= file.items[0].offset + begin->begun_bytes && bytes < file.bytes;
+    if (begun || (partial.ok() && bytes == file.bytes)) continue;
     // While files get their names, some have theirs already.
     if (content.naming && IsFileOfSize(fs, file.path, file.bytes)) continue;
     std::fill(begin, end, ItemRecord{});
@@ -93,9 +103,22 @@ class OutputRun {
     } else {
       ODMOE_RETURN_IF_ERROR(WriteItems());
     }
-    std::vector<uint64_t> hashes;
-    for (const ItemRecord& item : content_.items) hashes.push_back(item.hash);
-    return NameFiles(plan_, hashes, fs_, *journal_);
+    return NameFiles(plan_, Hashes(), fs_, *journal_);
+  }
+
+  // Of the whole output, once Run is done.
+  std::string Digest() const {
+    FileHash digest;
+    const std::vector<uint64_t> hashes = Hashes();
+    size_t next = 0;
+    for (const OutputFile& file : plan_.files) {
+      digest.Add(absl::StrCat(file.bytes, "\n"));
+      if (file.header != nullptr) digest.Add(*file.header);
+      for (const OutputItem& item : file.items) {
+        digest.Add(absl::StrCat(item.offset, " ", hashes[next++], "\n"));
+      }
+    }
+    return absl::StrFormat("%016x", digest.value());
   }
 
   uint64_t missing_bytes() const { return missing_bytes_.load(); }
@@ -111,13 +134,27 @@ class OutputRun {
     std::vector<TaskItem> items;  // of a group: as there
     const OutputGroup* group = nullptr;
   };
+  // An item a worker is at.
+  struct OpenItem {
+    const TaskItem* task;
+    std::shared_ptr<WritableFile> file;
+    uint64_t known = 0;  // bytes that are there
+    Xxh3 hash;           // of those
+    bool whole = false;
+  };
+
+  std::vector<uint64_t> Hashes() const {
+    std::vector<uint64_t> hashes;
+    for (const ItemRecord& item : content_.items) hashes.push_back(item.hash);
+    return hashes;
+  }
 
   // Begins a new journal or goes on with the one that is there.
   absl::Status TakeUp() {
     auto content = ReadJournal(fs_, plan_);
     const bool unusable = !content.ok() && !absl::IsNotFound(content.status());
-    if (unusable && !options_.restart) return content.status();
-    if (!content.ok() || options_.restart) return BeginAnew();
+    if (unusable && options_.earlier == EarlierWork::kGoOn) return content.status();
+    if (!content.ok() || options_.earlier == EarlierWork::kDrop) return BeginAnew();
     content_ = *std::move(content);
     const std::vector<uint32_t> missing = DropMissingFiles(plan_, fs_, content_);
     const bool finished = std::all_of(
@@ -184,7 +221,8 @@ class OutputRun {
 
   // One worker: takes tasks in order until there are none left, or another one failed.
   absl::Status Work(const std::vector<Task>& tasks, PartialFiles& files, SyncQueue& queue) {
-    ODMOE_ASSIGN_OR_RETURN(ItemWriter writer, ItemWriter::Create(progress_));
+    ODMOE_ASSIGN_OR_RETURN(ItemWriter writer,
+                           ItemWriter::Create(progress_, options_.piece_bytes));
     while (!stopped_.load(std::memory_order_relaxed)) {
       const size_t next = next_task_.fetch_add(1, std::memory_order_relaxed);
       if (next >= tasks.size()) return absl::OkStatus();
@@ -195,65 +233,79 @@ class OutputRun {
 
   absl::Status Do(const Task& task, ItemWriter& writer, PartialFiles& files, SyncQueue& queue) {
     ODMOE_RETURN_IF_ERROR(progress_.CheckCancelled());
-    std::vector<std::shared_ptr<WritableFile>> opened;
+    std::vector<OpenItem> items;
     bool missing = false;
     for (const TaskItem& item : task.items) {
-      ODMOE_ASSIGN_OR_RETURN(opened.emplace_back(), files.Use(item.file));
-      ItemRecord& record = content_.items[item.number];
-      if (record.state == ItemRecord::State::kWritten) {
-        ODMOE_ASSIGN_OR_RETURN(const bool kept, IsThere(item, writer, record.hash));
-        if (!kept) record.state = ItemRecord::State::kMissing;
-      }
-      missing |= record.state == ItemRecord::State::kMissing;
+      ODMOE_ASSIGN_OR_RETURN(items.emplace_back(), Open(item, writer, files));
+      missing |= !items.back().whole;
     }
     if (missing) {
-      ODMOE_RETURN_IF_ERROR(task.group == nullptr ? WriteItem(task.items[0], writer, *opened[0])
-                                                  : WriteGroup(task, writer, opened));
+      ODMOE_RETURN_IF_ERROR(task.group == nullptr ? writer.Write(InHand(items[0], queue))
+                                                  : WriteGroup(task, items, writer, queue));
     }
-    for (size_t i = 0; i < task.items.size(); ++i) {
-      const TaskItem& item = task.items[i];
-      const uint64_t bytes = item.item->bytes();
-      ODMOE_RETURN_IF_ERROR(
-          queue.Written(opened[i], bytes, item.number, content_.items[item.number].hash));
+    for (OpenItem& item : items) {
+      const uint64_t bytes = item.task->item->bytes();
+      content_.items[item.task->number].hash = item.hash.Digest();
+      // Of others, the last piece was recorded as it was written.
+      if (item.known == bytes) {
+        ODMOE_RETURN_IF_ERROR(
+            queue.Written(item.file, bytes, item.task->number, item.hash.Digest()));
+      }
       missing_bytes_ -= bytes;
-      files.ItemDone(item.file);
+      files.ItemDone(item.task->file);
     }
     return absl::OkStatus();
   }
 
-  absl::Status WriteItem(const TaskItem& item, ItemWriter& writer, WritableFile& file) {
-    ODMOE_ASSIGN_OR_RETURN(content_.items[item.number].hash, writer.Write(*item.item, file));
-    return absl::OkStatus();
+  absl::Status WriteGroup(const Task& task, std::vector<OpenItem>& items, ItemWriter& writer,
+                          SyncQueue& queue) {
+    const std::vector<uint32_t>& numbers = task.group->items;
+    std::vector<ItemInHand> hands(numbers.size());
+    for (OpenItem& item : items) {
+      const auto place = std::find(numbers.begin(), numbers.end(), item.task->number);
+      if (!item.whole) hands[static_cast<size_t>(place - numbers.begin())] = InHand(item, queue);
+    }
+    return writer.WriteTogether(hands, task.group->make);
   }
 
-  absl::Status WriteGroup(const Task& task, ItemWriter& writer,
-                          const std::vector<std::shared_ptr<WritableFile>>& opened) {
-    std::vector<ItemWriter::Place> places(task.group->items.size());
-    std::vector<const TaskItem*> written(places.size(), nullptr);
-    for (size_t i = 0; i < task.items.size(); ++i) {
-      const TaskItem& item = task.items[i];
-      if (content_.items[item.number].state != ItemRecord::State::kMissing) continue;
-      const auto& numbers = task.group->items;
-      const size_t place = static_cast<size_t>(
-          std::find(numbers.begin(), numbers.end(), item.number) - numbers.begin());
-      places[place] = {item.item, opened[i].get()};
-      written[place] = &item;
-    }
-    ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> hashes,
-                           writer.WriteTogether(places, task.group->make));
-    for (size_t i = 0; i < written.size(); ++i) {
-      if (written[i] != nullptr) content_.items[written[i]->number].hash = hashes[i];
-    }
-    return absl::OkStatus();
+  ItemInHand InHand(OpenItem& item, SyncQueue& queue) {
+    return {.item = item.task->item,
+            .begun = item.known,
+            .hash = &item.hash,
+            .sink = [this, &item, &queue](uint64_t done, absl::Span<const std::byte> piece,
+                                          uint64_t hash) {
+              return WritePiece(item, done, piece, hash, queue);
+            }};
   }
 
-  // Whether the bytes an earlier run recorded, and did not see reach the disk, are in the file.
-  absl::StatusOr<bool> IsThere(const TaskItem& task, ItemWriter& writer, uint64_t hash) {
+  // Under a lock, so that never more than one piece is in its file without a record.
+  absl::Status WritePiece(const OpenItem& item, uint64_t done, absl::Span<const std::byte> piece,
+                          uint64_t hash, SyncQueue& queue) {
+    absl::MutexLock lock(&piece_mutex_);
+    ODMOE_RETURN_IF_ERROR(item.file->WriteAt(item.task->item->offset + done, piece));
+    const uint64_t bytes = item.task->item->bytes(), now = done + piece.size();
+    if (now < bytes) return journal_->AddBegun(item.task->number, now, hash);
+    return queue.Written(item.file, bytes, item.task->number, hash);
+  }
+
+  // What an earlier run recorded of the item, and did not see reach the disk, counts where it is in the
+  // file.
+  absl::StatusOr<OpenItem> Open(const TaskItem& task, ItemWriter& writer, PartialFiles& files) {
+    OpenItem item{.task = &task};
+    ODMOE_ASSIGN_OR_RETURN(item.file, files.Use(task.file));
+    const ItemRecord& record = content_.items[task.number];
+    if (record.state == ItemRecord::State::kMissing) return item;
+    const bool whole = record.state == ItemRecord::State::kWritten;
+    const uint64_t bytes = whole ? task.item->bytes() : record.begun_bytes;
     const auto file = fs_.OpenForRead(PartialPath(plan_.files[task.file].path));
-    if (!file.ok()) return false;
-    absl::StatusOr<bool> matches = writer.Matches(*task.item, **file, hash);
-    if (matches.ok() || absl::IsCancelled(matches.status())) return matches;
-    return false;  // what cannot be read is written again
+    if (file.ok()) {
+      const auto matches = writer.Matches(*task.item, **file, bytes, record.hash, item.hash);
+      if (absl::IsCancelled(matches.status())) return matches.status();
+      item.whole = whole && matches.value_or(false);
+      item.known = matches.value_or(false) ? bytes : 0;
+    }
+    if (item.known == 0) item.hash.Reset();  // what cannot be read is written again
+    return item;
   }
 
   // The first failure stops all workers and is the run's.
@@ -279,6 +331,7 @@ class OutputRun {
   std::atomic<uint64_t> missing_bytes_;
   std::atomic<size_t> next_task_ = 0;
   std::atomic<bool> stopped_ = false;
+  absl::Mutex piece_mutex_;  // held while a piece is written and recorded
   absl::Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
@@ -297,9 +350,18 @@ absl::Status DiskFull(const absl::Status& status, const OutputPlan& plan, FileSy
 
 }  // namespace
 
-absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(const OutputPlan& plan, FileSystem& fs) {
+EarlierWork ToEarlierWork(bool drop, bool replace_other) {
+  return drop            ? EarlierWork::kDrop
+         : replace_other ? EarlierWork::kReplaceOther
+                         : EarlierWork::kGoOn;
+}
+
+absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(const OutputPlan& plan, FileSystem& fs,
+                                                      EarlierWork earlier) {
+  if (earlier == EarlierWork::kDrop) return UnfinishedOutput{};
   auto content = ReadJournal(fs, plan);
   if (absl::IsNotFound(content.status())) return UnfinishedOutput{};
+  if (!content.ok() && earlier == EarlierWork::kReplaceOther) return UnfinishedOutput{};
   ODMOE_RETURN_IF_ERROR(content.status());
   DropMissingFiles(plan, fs, *content);
   UnfinishedOutput result;
@@ -307,9 +369,10 @@ absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(const OutputPlan& plan, Fi
   for (const OutputFile& file : plan.files) {
     const size_t first = number;
     for (const OutputItem& item : file.items) {
-      if (content->items[number++].state != ItemRecord::State::kMissing) {
-        result.done_bytes += item.bytes();
-      }
+      const ItemRecord& record = content->items[number++];
+      if (record.state == ItemRecord::State::kMissing) continue;
+      const bool begun = record.state == ItemRecord::State::kBegun;
+      result.done_bytes += begun ? record.begun_bytes : item.bytes();
     }
     for (const std::string& path : {PartialPath(file.path), file.path}) {
       // A file under its own name is an earlier output's, unless this one's get their names already.
@@ -334,11 +397,12 @@ void RemoveUnfinishedOutput(const OutputPlan& plan, FileSystem& fs) {
 }
 
 absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const WriteOptions& options,
-                         StepProgress& progress) {
+                         StepProgress& progress, std::string* digest) {
   OutputRun run(plan, fs, options, progress);
   const absl::Status status = run.Run();
   if (absl::IsCancelled(status) && !progress.keeps_work()) RemoveUnfinishedOutput(plan, fs);
   if (absl::IsResourceExhausted(status)) return DiskFull(status, plan, fs, run.missing_bytes());
+  if (status.ok() && digest != nullptr) *digest = run.Digest();
   return status;
 }
 

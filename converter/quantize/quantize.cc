@@ -211,10 +211,9 @@ absl::StatusOr<QuantizePlan> PlanQuantization(const QuantizeOptions& options) {
     disk_bytes += output->disk_bytes();
   }
   FileSystem& fs = FileSystemOf(options);
-  UnfinishedOutput unfinished;
-  if (!options.restart) {
-    ODMOE_ASSIGN_OR_RETURN(unfinished, FindUnfinishedOutput(quantization->output, fs));
-  }
+  ODMOE_ASSIGN_OR_RETURN(const UnfinishedOutput unfinished,
+                         FindUnfinishedOutput(quantization->output, fs,
+                                              ToEarlierWork(options.restart, false)));
   plan.resumed_bytes = unfinished.done_bytes;
   ODMOE_RETURN_IF_ERROR(CheckFreeDisk(fs, options.destination, disk_bytes, unfinished.disk_bytes));
   return plan;
@@ -230,7 +229,9 @@ absl::Status RunQuantization(const QuantizePlan& plan, const Cancellation* cance
                          .total_bytes = quantization->output.data_bytes()},
                         cancellation, &on_progress);
   return WriteOutput(quantization->output, FileSystemOf(options),
-                     {.concurrency = options.concurrency, .restart = options.restart}, progress);
+                     {.concurrency = options.concurrency,
+                      .earlier = ToEarlierWork(options.restart, false)},
+                     progress);
 }
 
 absl::StatusOr<std::vector<std::string>> ParseTypes(absl::string_view text) {

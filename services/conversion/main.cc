@@ -66,7 +66,7 @@ class SpoolCleaner {
 };
 
 absl::StatusOr<std::unique_ptr<odmoe::Spool>> OpenSpool(
-    const Flags& flags, std::unique_ptr<odmoe::JobQueue>& queue) {
+    const Flags& flags, std::unique_ptr<odmoe::HostedJobQueue>& queue) {
   odmoe::SpoolOptions options;
   options.directory = flags.spool;
   if (!flags.spool_quota.empty()) {
@@ -77,14 +77,12 @@ absl::StatusOr<std::unique_ptr<odmoe::Spool>> OpenSpool(
     options.quota_bytes = quota.bytes;
   }
   options.keep = absl::Hours(24) * flags.spool_days;
-  options.in_use = [&queue](const std::string& directory) {
-    return odmoe::IsUsedByJob(*queue, directory);
-  };
+  options.in_use = [&queue](const std::string& directory) { return queue->UsesBelow(directory); };
   return odmoe::Spool::Open(std::move(options));
 }
 
 absl::Status Serve(Flags& flags, odmoe::TerminationSignals& signals) {
-  std::unique_ptr<odmoe::JobQueue> queue;
+  std::unique_ptr<odmoe::HostedJobQueue> queue;
   std::unique_ptr<odmoe::Spool> spool;
   if (!flags.spool.empty()) {
     ODMOE_ASSIGN_OR_RETURN(spool, OpenSpool(flags, queue));

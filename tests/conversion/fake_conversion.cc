@@ -26,9 +26,8 @@ JobSpec OneStep(const std::string& source, const std::string& destination) {
 ConversionFunctions FakeConversion::functions() {
   return {[this](const ConvertOptions& options) { return Plan(options); },
           [this](const ConvertPlan& plan, const Cancellation* cancellation,
-                 const std::function<void(const ConvertProgress&)>& on_progress) {
-            return Run(plan, cancellation, on_progress);
-          }};
+                 const std::function<void(const ConvertProgress&)>& on_progress,
+                 std::string*) { return Run(plan, cancellation, on_progress); }};
 }
 
 void FakeConversion::Hold() {

@@ -8,6 +8,7 @@
 
 #include "tests/converter/gguf_maker.h"
 #include "tests/converter/shipped_checkpoint.h"
+#include "tests/support/made_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
@@ -53,6 +54,21 @@ TEST(DescribePlanTest, TellsEachTensorsFormatsAndTheTotals) {
             double(bytes) / double(description.time.disk_bytes_per_second));
   EXPECT_THAT(PlanText(*plan, description), HasSubstr("blk.1.ffn_up_exps.weight"));
   EXPECT_FALSE(std::filesystem::exists(folder / "k.gguf"));
+}
+
+TEST(DescribePlanTest, SaysWhatReadersDoOtherwise) {
+  TemporaryDirectory folder;
+  const auto plan = PlanConversion({.source = MadeCheckpoint("deepseek2").Write(folder),
+                                    .destination = folder / "out.gguf"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(PlanText(*plan, DescribePlan(*plan)), HasSubstr("note          the checkpoint ranks"));
+  const auto json = nlohmann::json::parse(PlanJson(*plan, DescribePlan(*plan)));
+  EXPECT_THAT(json["note"].get<std::string>(), HasSubstr("group_limited_greedy"));
+  TemporaryDirectory other;
+  const auto plain = PlanConversion({.source = MadeCheckpoint("deepseek2_lite").Write(other),
+                                     .destination = other / "out.gguf"});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(plain->note, "");
 }
 
 TEST(DescribePlanTest, ASplitCopiesAndEncodesNothing) {

@@ -150,6 +150,31 @@ TEST_F(ConversionJobTest, UploadsConvertsAndDownloads) {
             0u);
 }
 
+TEST_F(ConversionJobTest, ATransferSendsTheOtherFilesToo) {
+  StartConversion();
+  // Names that clash on purpose, and a map that has to be there for anything to be converted.
+  nlohmann::json map = {{"model.embed_tokens.weight", "token_embd.weight"}};
+  WriteFileOrDie(directory_ / "map.json", map.dump());
+  std::filesystem::create_directory(directory_ / "more");
+  WriteFileOrDie(directory_ / "keys", "general.name=Tiny\ngeneral.architecture=toy\n");
+  WriteFileOrDie(directory_ / "more/keys", "toy.answer=u32:42\n");
+  std::vector<std::string> command = {
+      "convert",    TinyKimiCheckpoint(),  "--vocab-only", "--metadata",
+      directory_ / "keys", "--metadata",   directory_ / "more/keys", "--metadata",
+      "general.version=3", "--tensor-map", directory_ / "map.json",  "-o"};
+  std::vector<std::string> here = command, there = command;
+  here.push_back(directory_ / "here.gguf");
+  const ProcessOutput local = Odmoe(here);
+  EXPECT_EQ(local.exit.code, 0) << local.err;
+  there.insert(there.end(), {directory_ / "there.gguf", "--endpoint", service_.endpoint,
+                             "--transfer"});
+  const ProcessOutput remote = Odmoe(there);
+  EXPECT_EQ(remote.exit.code, 0) << remote.err;
+  EXPECT_EQ(ReadFileOrDie(directory_ / "there.gguf"), ReadFileOrDie(directory_ / "here.gguf"));
+  EXPECT_THAT(ReadFileOrDie(directory_ / "there.gguf"), ::testing::HasSubstr("toy.answer"));
+  EXPECT_TRUE(std::filesystem::is_empty(directory_ / "spool"));
+}
+
 TEST_F(ConversionJobTest, ADownloadSurvivesTheDeathOfTheService) {
   StartConversion();
   std::string bytes(24 << 20, '\0');

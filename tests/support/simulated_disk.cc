@@ -79,6 +79,9 @@ class SimulatedFile : public WritableFile {
     absl::MutexLock lock(&disk_.mutex_);
     ODMOE_RETURN_IF_ERROR(disk_.Next());
     SimulatedDisk::Apply(change, inode_->now);
+    if (disk_.watcher_ && !change.bytes.empty()) {
+      disk_.watcher_(path_, change.offset, change.bytes.size());
+    }
     inode_->pending.push_back(std::move(change));
     return absl::OkStatus();
   }
@@ -148,6 +151,11 @@ void SimulatedDisk::LosePower(uint64_t seed) {
     }
   }
   Restart();
+}
+
+void SimulatedDisk::WatchWrites(WriteWatcher watcher) {
+  absl::MutexLock lock(&mutex_);
+  watcher_ = std::move(watcher);
 }
 
 void SimulatedDisk::Write(const std::string& path, std::string bytes) {

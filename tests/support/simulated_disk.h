@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -29,6 +30,9 @@ class SimulatedDisk : public FileSystem {
   void LosePower(uint64_t seed);
 
   void Write(const std::string& path, std::string bytes);  // durable
+  // Called with each range that a file takes, one call at a time; may not use the disk.
+  using WriteWatcher = std::function<void(const std::string& path, uint64_t offset, uint64_t bytes)>;
+  void WatchWrites(WriteWatcher watcher);
   // Files by path.
   std::map<std::string, std::string> Files() const;
 
@@ -74,6 +78,7 @@ class SimulatedDisk : public FileSystem {
   int64_t fail_at_ ABSL_GUARDED_BY(mutex_) = -1;
   bool for_good_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  WriteWatcher watcher_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace odmoe

@@ -30,7 +30,6 @@ namespace fs = std::filesystem;
 
 struct Options {
   ConvertSpec spec;
-  bool restart = false;
   bool dry_run = false;
   std::string endpoint;
   bool transfer = false;
@@ -93,9 +92,12 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
         options.spec.destination, " exists; give another -o, or --force to replace it"));
   }
   ConvertOptions convert = ToConvertOptions(options.spec);
-  convert.restart = options.restart;
+  convert.restart = options.spec.restart;
   ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
   ODMOE_RETURN_IF_ERROR(ClearOutputs(plan, options.force));
+  if (!plan.note.empty() && !options.output.quiet) {
+    console.ErrLine(absl::StrCat("note: ", plan.note));
+  }
   if (plan.resumed_bytes > 0 && !options.output.quiet) {
     console.ErrLine(absl::StrCat("resuming: ", FormatBytes(plan.resumed_bytes), " of ",
                                  FormatBytes(plan.step_bytes[0]), " done"));
@@ -118,10 +120,9 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
 
 absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
                                     Console& console) {
-  if (options.force || options.restart) {
+  if (options.force) {
     return UsageError(
-        "--force and --restart work in this process only; leave out --endpoint (or unset "
-        "ODMOE_ENDPOINT)");
+        "--force works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
   }
   ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
   JobSpec spec;
@@ -142,7 +143,7 @@ absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& 
 
 absl::StatusOr<Result> ConvertElsewhere(const Options& options, const Cancellation& cancellation,
                                         Console& console) {
-  if (options.endpoint.empty() || options.force || options.restart) {
+  if (options.endpoint.empty() || options.force || options.spec.restart) {
     return UsageError("--transfer needs --endpoint, and goes with neither --force nor --restart");
   }
   const absl::Time start = absl::Now();
@@ -207,12 +208,10 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   command->add_flag("--dry-run", options->dry_run,
                     "Print the tensors, sizes, disk, memory and time it would take; write nothing");
   command->add_flag("--force", options->force, "Replace an existing destination");
-  command->add_flag("--restart", options->restart,
-                    "Begin anew where an interrupted conversion has left work to go on with");
   AddEndpointOption(*command, options->endpoint,
                     "Submit a job to this conversion service and watch it to its end");
   command->add_flag("--transfer", options->transfer,
-                    "The files are here, not there: upload the source, convert, download the result");
+                    "The files are here, not there: upload them, convert, download the result");
   AddOutputOptions(*command, options->output);
   command->footer(
       "Ctrl-C stops and removes what was written so far; a second one ends at once. What a\n"

@@ -56,21 +56,22 @@ absl::Status Run(const Options& options, Console& console) {
   MergeOptions merge = options.merge;
   merge.verify = !options.no_verify;
   const absl::Time start = absl::Now();
-  const auto bytes =
+  const auto merged =
       MergeModel(merge, &signals.cancellation(), [&](const ConvertProgress& progress) {
         display.Update(ToProgressState(progress));
       });
   display.Finish();
-  ODMOE_RETURN_IF_ERROR(bytes.status());
+  ODMOE_RETURN_IF_ERROR(merged.status());
   const absl::Duration time = absl::Now() - start;
   if (options.output.json) {
     Json json;
     json["destination"] = merge.destination;
-    json["bytes"] = *bytes;
+    json["bytes"] = merged->bytes;
+    json["digest"] = merged->digest;
     json["seconds"] = absl::ToDoubleSeconds(time);
     console.OutLine(DumpJson(json));
   } else if (!options.output.quiet) {
-    console.ErrLine(absl::StrFormat("%s: %s in %s", merge.destination, FormatBytes(*bytes),
+    console.ErrLine(absl::StrFormat("%s: %s in %s", merge.destination, FormatBytes(merged->bytes),
                                     ShortDuration(time)));
   }
   return absl::OkStatus();

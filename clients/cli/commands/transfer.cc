@@ -52,7 +52,7 @@ absl::Status RunUpload(const Options& options, Console& console) {
   const SignalScope signals;
   const absl::Time start = absl::Now();
   ODMOE_ASSIGN_OR_RETURN(const auto remote, ConnectRemoteFiles(options.endpoint));
-  ODMOE_ASSIGN_OR_RETURN(const std::string id, UploadIdOf(options.path));
+  ODMOE_ASSIGN_OR_RETURN(const std::string id, UploadIdOf({options.path}));
   ODMOE_ASSIGN_OR_RETURN(
       const TransferResult result,
       UploadTree(*remote, id, "source", options.path,

@@ -52,6 +52,9 @@ void AddConvertFlags(CLI::App& command, ConvertSpec& spec) {
                   "Tensors or experts made at once; 0: one a core. The output is the same")
       ->type_name("N")
       ->check(CLI::Range(0, 64));
+  command.add_flag("--restart", spec.restart,
+                   "Begin anew where an interrupted conversion has left work to go on with; as a job, "
+                   "where another conversion has");
 }
 
 ConvertSpec WithAbsolutePaths(ConvertSpec spec) {

@@ -135,14 +135,17 @@ absl::Status CheckListing(const std::vector<RemoteFile>& files, const std::strin
 
 }  // namespace
 
-absl::StatusOr<std::string> UploadIdOf(const std::string& local_path) {
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<LocalFile> files, ListLocal(local_path));
+absl::StatusOr<std::string> UploadIdOf(const std::vector<std::string>& local_paths) {
   char host[256] = "";
   ::gethostname(host, sizeof(host) - 1);
   FileHash hash;
-  hash.Add(absl::StrCat(host, "\n", ::getuid(), "\n", AbsolutePath(local_path), "\n"));
-  for (const LocalFile& file : files) {
-    hash.Add(absl::StrCat(file.name, "\n", file.size, " ", file.modified_ns, "\n"));
+  hash.Add(absl::StrCat(host, "\n", ::getuid(), "\n"));
+  for (const std::string& path : local_paths) {
+    ODMOE_ASSIGN_OR_RETURN(const std::vector<LocalFile> files, ListLocal(path));
+    hash.Add(absl::StrCat(AbsolutePath(path), "\n"));
+    for (const LocalFile& file : files) {
+      hash.Add(absl::StrCat(file.name, "\n", file.size, " ", file.modified_ns, "\n"));
+    }
   }
   return absl::StrFormat("%016x", hash.value());
 }

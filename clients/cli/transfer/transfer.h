@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "clients/cli/console/console.h"
@@ -24,10 +25,10 @@ struct TransferView {
   const Cancellation* cancellation = nullptr;
 };
 
-// The same for the same files: made of this host's name, the path, and names, sizes and times of all
-// files at or below it. So a command that is given again goes on with its upload, and one whose
+// The same for the same files: made of this host's name, the paths, and names, sizes and times of all
+// files at or below them. So a command that is given again goes on with its upload, and one whose
 // files have changed begins another.
-absl::StatusOr<std::string> UploadIdOf(const std::string& local_path);
+absl::StatusOr<std::string> UploadIdOf(const std::vector<std::string>& local_paths);
 
 // Sends the file or folder `local_path` into the upload, as `folder`/<its name>. Of a folder, what
 // begins with "." or ends in ".partial" is left out, and links to files are followed. Files that are

@@ -48,15 +48,21 @@ constexpr NameRule kRules[] = {
 
 class DeepSeek : public Architecture {
  public:
-  explicit DeepSeek(CheckpointConfig config)
+  DeepSeek(CheckpointConfig config, bool groups_by_best)
       : Architecture(std::move(config),
                      JoinRules({ModelRules(), LayerNormRules(), kRules, DenseRules(),
-                                RouterRules(), ExpertRules()})) {}
+                                RouterRules(), ExpertRules()})),
+        groups_by_best_(groups_by_best) {}
 
   absl::string_view name() const override { return kDeepSeekArchitecture; }
   // They are the multi-token prediction, which readers of deepseek2 do not use.
   bool IgnoresLayersPastTheLast() const override { return true; }
   bool DropsTiedHead() const override { return true; }
+  std::string Note() const override {
+    if (!groups_by_best_) return "";
+    return "the checkpoint ranks groups of experts by the best of each (group_limited_greedy); GGUF has "
+           "no key for that, and its readers rank them by the sum of the best two";
+  }
   void AddKeys(uint32_t file_type, GgufMetadata& metadata) const override {
     AddDeepSeekKeys(config_, file_type, metadata);
   }
@@ -67,6 +73,8 @@ class DeepSeek : public Architecture {
     if (rule.from == kSelectionBias) return config_.has_selection_bias;
     return true;
   }
+
+  const bool groups_by_best_;
 };
 
 }  // namespace
@@ -104,7 +112,15 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeDeepSeek(const nlohmann::json&
                                        "deepseek2 has experts in every layer past the first dense "
                                        "ones"));
   ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
-  return std::make_unique<DeepSeek>(std::move(read));
+  const auto text = [&config](const char* key) {
+    const auto found = config.find(key);
+    return found != config.end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  const auto groups = config.find("n_group");
+  const bool several =
+      groups != config.end() && groups->is_number_integer() && groups->get<int64_t>() > 1;
+  return std::make_unique<DeepSeek>(
+      std::move(read), several && text("topk_method") == "group_limited_greedy");
 }
 
 }  // namespace odmoe

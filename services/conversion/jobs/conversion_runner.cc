@@ -209,16 +209,16 @@ absl::StatusOr<StepResult> ConversionRunner::Run(const ConvertSpec& spec,
                                                  const OnProgress& on_progress) const {
   ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, functions_.plan(OptionsOf(spec)));
   ProgressMeter meter(plan.step_bytes);
-  ODMOE_RETURN_IF_ERROR(
-      functions_.run(plan, &cancellation, [&](const ConvertProgress& progress) {
-        on_progress(meter.Update(progress, absl::Now()));
-      }));
   StepResult result;
+  ODMOE_RETURN_IF_ERROR(functions_.run(
+      plan, &cancellation,
+      [&](const ConvertProgress& progress) { on_progress(meter.Update(progress, absl::Now())); },
+      &result.digest));
   for (const std::string& output : plan.outputs) result.bytes += BytesOf(output);
   if (fs::is_directory(spec.destination)) {
     FileSystem& files = file_system_ == nullptr ? PosixFileSystem() : *file_system_;
     const absl::StatusOr<ModelIndex> index = ReadModelIndex(files, spec.destination);
-    if (index.ok()) result.digest = index->model_digest;
+    result.digest = index.ok() ? index->model_digest : "";
   }
   return result;
 }
@@ -231,13 +231,17 @@ absl::StatusOr<StepResult> ConversionRunner::Run(const MergeSpec& spec,
   options.destination = spec.destination;
   options.verify = spec.verify;
   options.concurrency = spec.concurrency;
+  options.replace_other = spec.restart;
   options.file_system = file_system_.get();
   ProgressMeter meter({});
-  StepResult result;
   ODMOE_ASSIGN_OR_RETURN(
-      result.bytes, functions_.merge(options, &cancellation, [&](const ConvertProgress& progress) {
+      MergeResult merged,
+      functions_.merge(options, &cancellation, [&](const ConvertProgress& progress) {
         on_progress(meter.Update(progress, absl::Now()));
       }));
+  StepResult result;
+  result.bytes = merged.bytes;
+  result.digest = std::move(merged.digest);
   return result;
 }
 

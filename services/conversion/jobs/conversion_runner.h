@@ -27,11 +27,11 @@ using OpenModelFunction =
 struct ConversionFunctions {
   std::function<absl::StatusOr<ConvertPlan>(const ConvertOptions&)> plan;
   std::function<absl::Status(const ConvertPlan&, const Cancellation*,
-                             const std::function<void(const ConvertProgress&)>&)>
+                             const std::function<void(const ConvertProgress&)>&, std::string*)>
       run;
   // Steps of a kind whose function is empty are refused.
-  std::function<absl::StatusOr<uint64_t>(const MergeOptions&, const Cancellation*,
-                                         const std::function<void(const ConvertProgress&)>&)>
+  std::function<absl::StatusOr<MergeResult>(const MergeOptions&, const Cancellation*,
+                                            const std::function<void(const ConvertProgress&)>&)>
       merge = nullptr;
   std::function<absl::StatusOr<VerifyReport>(const VerifyOptions&, const Cancellation*,
                                              const std::function<void(const ConvertProgress&)>&)>

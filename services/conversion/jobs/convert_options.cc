@@ -15,6 +15,7 @@ ConvertOptions ToConvertOptions(const ConvertSpec& spec) {
   options.pad_vocab = spec.pad_vocab;
   options.split_max_bytes = spec.split_max_bytes;
   options.concurrency = spec.concurrency;
+  options.replace_other = spec.restart;
   return options;
 }
 

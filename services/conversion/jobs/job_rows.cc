@@ -1,6 +1,7 @@
 #include "services/conversion/jobs/job_rows.h"
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -25,7 +26,8 @@ absl::Status Damaged(const std::string& id, const std::string& what) {
 }
 
 template <typename Enum>
-absl::Status ReadEnum(int64_t value, Enum last, const std::string& id, const char* what, Enum& out) {
+absl::Status ReadEnum(int64_t value, Enum last, const std::string& id, const char* what,
+                      Enum& out) {
   if (value < 0 || value > int64_t(last)) {
     return Damaged(id, absl::StrCat(what, " ", value));
   }
@@ -77,6 +79,10 @@ absl::Status ReadStep(const SqliteQuery& row, StoredJob& job) {
 }
 
 }  // namespace
+
+std::string SelectJobs(absl::string_view rest) {
+  return absl::StrCat("SELECT ", kJobColumns, " FROM jobs ", rest);
+}
 
 absl::StatusOr<StoredJob> ReadJob(const SqliteQuery& row) {
   StoredJob stored;
@@ -149,13 +155,14 @@ absl::Status WriteResult(SqliteDatabase& database, int64_t job, int64_t number,
            "finished_us = ?7, eta_us = NULL, item = '' WHERE job = ?1 AND number = ?2",
            job, number, int64_t(StepState::kDone), int64_t(result.bytes),
            absl::string_view(result.digest), absl::string_view(text),
-           absl::ToUnixMicros(absl::Now()))
+           NowMicros())
       .status();
 }
 
-std::optional<int64_t> MicrosecondsOf(absl::Time time) {
-  if (time == absl::InfinitePast() || time == absl::InfiniteFuture()) return std::nullopt;
-  return absl::ToUnixMicros(time);
+int64_t NowMicros() { return absl::ToUnixMicros(absl::Now()); }
+
+absl::Status WrongState(const Job& job, absl::string_view why) {
+  return absl::FailedPreconditionError(absl::StrCat("job ", job.id, " ", why));
 }
 
 }  // namespace odmoe

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
+#include "absl/strings/string_view.h"
 #include "services/conversion/jobs/sqlite_database.h"
 #include "services/core/jobs/job_queue.h"
 
@@ -30,6 +29,17 @@ inline constexpr char kJobColumns[] =
     "sequence, id, priority, state, wish, partial, deaths, error, error_code, created_us, "
     "started_us, finished_us, version";
 
+// "SELECT kJobColumns FROM jobs " and `rest`.
+std::string SelectJobs(absl::string_view rest);
+
+static_assert(int(JobState::kQueued) == 0 && int(JobState::kRunning) == 1 &&
+                  int(JobState::kSucceeded) == 2 && int(JobState::kFailed) == 3 &&
+                  int(JobState::kCancelled) == 4 && int(JobState::kPaused) == 5,
+              "SQL on these tables names the numbers");
+static_assert(int(StepState::kQueued) == 0 && int(StepState::kRunning) == 1 &&
+                  int(StepState::kDone) == 2,
+              "SQL on these tables names the numbers");
+
 // The job in the query's current row, its columns as kJobColumns, without its steps. DATA_LOSS: a
 // value that no odmoe writes.
 absl::StatusOr<StoredJob> ReadJob(const SqliteQuery& row);
@@ -43,7 +53,10 @@ absl::Status WriteProgress(SqliteDatabase& database, int64_t job, int64_t number
 absl::Status WriteResult(SqliteDatabase& database, int64_t job, int64_t number,
                          const StepResult& result);
 
-// Moments as the database keeps them: microseconds since 1970, NULL where there is none.
-std::optional<int64_t> MicrosecondsOf(absl::Time time);
+// Now, as the database keeps moments: microseconds since 1970.
+int64_t NowMicros();
+
+// FAILED_PRECONDITION: the job `why`, as in "has ended already".
+absl::Status WrongState(const Job& job, absl::string_view why);
 
 }  // namespace odmoe

@@ -80,7 +80,8 @@ class FieldReader {
 absl::StatusOr<StepSpec> ConvertFrom(const JsonObject& object) {
   ODMOE_RETURN_IF_ERROR(CheckKeys(
       object, {"source", "destination", "outtype", "pre_tokenizer", "tensor_map", "metadata",
-               "base_model", "vocab_only", "pad_vocab", "split_max_bytes", "concurrency"}));
+               "base_model", "vocab_only", "pad_vocab", "split_max_bytes", "concurrency",
+               "restart"}));
   ConvertSpec spec;
   ODMOE_RETURN_IF_ERROR(FieldReader(object)
                             .Text("source", spec.source, true)
@@ -95,18 +96,21 @@ absl::StatusOr<StepSpec> ConvertFrom(const JsonObject& object) {
                             .Count("split_max_bytes", spec.split_max_bytes, 0,
                                    std::numeric_limits<int64_t>::max())
                             .Count("concurrency", spec.concurrency, 0, 1024)
+                            .Flag("restart", spec.restart)
                             .status());
   return spec;
 }
 
 absl::StatusOr<StepSpec> MergeFrom(const JsonObject& object) {
-  ODMOE_RETURN_IF_ERROR(CheckKeys(object, {"source", "destination", "verify", "concurrency"}));
+  ODMOE_RETURN_IF_ERROR(CheckKeys(
+      object, {"source", "destination", "verify", "concurrency", "restart"}));
   MergeSpec spec;
   ODMOE_RETURN_IF_ERROR(FieldReader(object)
                             .Text("source", spec.source, true)
                             .Text("destination", spec.destination, true)
                             .Flag("verify", spec.verify)
                             .Count("concurrency", spec.concurrency, 0, 1024)
+                            .Flag("restart", spec.restart)
                             .status());
   return spec;
 }
@@ -134,7 +138,8 @@ absl::StatusOr<StepSpec> EvaluateFrom(const JsonObject& object) {
 absl::StatusOr<StepSpec> StepFrom(const Json& value, const std::string& where) {
   if (!value.is_object() || value.size() != 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat(where, ": expected an object with one member: convert, merge, verify or evaluate"));
+        absl::StrCat(where, ": expected an object with one member: convert, merge, verify or ",
+                     "evaluate"));
   }
   const std::string kind = value.begin().key();
   const absl::StatusOr<JsonObject> fields =
@@ -145,7 +150,8 @@ absl::StatusOr<StepSpec> StepFrom(const Json& value, const std::string& where) {
   if (kind == "verify") return VerifyFrom(*fields);
   if (kind == "evaluate") return EvaluateFrom(*fields);
   return absl::InvalidArgumentError(
-      absl::StrCat(where, ": no kind of step '", kind, "'; known are convert, merge, verify, evaluate"));
+      absl::StrCat(where, ": no kind of step '", kind,
+                   "'; known are convert, merge, verify, evaluate"));
 }
 
 Json ToJson(const ConvertSpec& spec) {
@@ -163,6 +169,7 @@ Json ToJson(const ConvertSpec& spec) {
   add("pad_vocab", spec.pad_vocab, defaults.pad_vocab);
   add("split_max_bytes", spec.split_max_bytes, defaults.split_max_bytes);
   add("concurrency", spec.concurrency, defaults.concurrency);
+  add("restart", spec.restart, defaults.restart);
   return json;
 }
 
@@ -170,6 +177,7 @@ Json ToJson(const MergeSpec& spec) {
   Json json{{"source", spec.source}, {"destination", spec.destination}};
   if (!spec.verify) json["verify"] = false;
   if (spec.concurrency != 0) json["concurrency"] = spec.concurrency;
+  if (spec.restart) json["restart"] = true;
   return json;
 }
 

@@ -12,28 +12,10 @@
 namespace odmoe {
 namespace {
 
-static_assert(int(JobState::kQueued) == 0 && int(JobState::kRunning) == 1 &&
-                  int(JobState::kSucceeded) == 2 && int(JobState::kCancelled) == 4 &&
-                  int(JobState::kPaused) == 5,
-              "the SQL below names these numbers");
-static_assert(int(StepState::kQueued) == 0 && int(StepState::kRunning) == 1 &&
-                  int(StepState::kDone) == 2,
-              "the SQL below names these numbers");
-
-int64_t NowMicros() { return absl::ToUnixMicros(absl::Now()); }
-
 // Short enough to type; 64 random bits, and UNIQUE in the table.
 std::string NewJobId() {
   std::random_device device;
   return absl::StrFormat("%08x%08x", device(), device());
-}
-
-std::string SelectJobs(absl::string_view rest) {
-  return absl::StrCat("SELECT ", kJobColumns, " FROM jobs ", rest);
-}
-
-absl::Status WrongState(const Job& job, absl::string_view why) {
-  return absl::FailedPreconditionError(absl::StrCat("job ", job.id, " ", why));
 }
 
 // A new owner number, locked before anyone can see a job with it.
@@ -183,27 +165,6 @@ absl::StatusOr<std::vector<Job>> JobStore::List(int limit) {
   return jobs;
 }
 
-absl::StatusOr<std::optional<ClaimedJob>> JobStore::Claim() {
-  static const std::string sql = absl::StrCat(
-      "UPDATE jobs SET state = 1, owner = ?1, started_us = coalesce(started_us, ?2), partial = 1, "
-      "  version = version + 1 WHERE state = 0 AND sequence = "
-      "(SELECT sequence FROM jobs WHERE state = 0 ORDER BY priority DESC, sequence LIMIT 1) "
-      "RETURNING ", kJobColumns);
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(SqliteQuery query,
-                         database_->Query(sql.c_str(), owner_->owner(), NowMicros()));
-  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> claimed, SelectLocked(std::move(query)));
-  if (claimed.empty()) return std::nullopt;
-  StoredJob& stored = claimed.front();
-  ClaimedJob result;
-  ODMOE_ASSIGN_OR_RETURN(result.paths, PathsLocked(stored));
-  result.cancelled = stored.wish == JobWish::kCancel;
-  result.job = std::move(stored.job);
-  ODMOE_RETURN_IF_ERROR(transaction.Commit());
-  return result;
-}
-
 absl::StatusOr<std::vector<std::vector<PathUse>>> JobStore::PathsLocked(const StoredJob& job) {
   ODMOE_ASSIGN_OR_RETURN(
       SqliteQuery query,
@@ -223,52 +184,9 @@ absl::StatusOr<std::vector<std::vector<PathUse>>> JobStore::PathsLocked(const St
   }
 }
 
-// The job, where this store runs it.
-absl::StatusOr<StoredJob> JobStore::GetOwnedLocked(absl::string_view id) {
-  static const std::string sql = SelectJobs("WHERE id = ?1 AND owner = ?2 AND state = 1");
-  ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), id, owner_->owner()));
-  ODMOE_ASSIGN_OR_RETURN(std::vector<StoredJob> found, SelectLocked(std::move(query)));
-  if (!found.empty()) return std::move(found.front());
-  return absl::FailedPreconditionError(
-      absl::StrCat("job ", id, " is not run by this process any more"));
-}
-
 absl::Status JobStore::TouchLocked(const StoredJob& job) {
   return database_->Run("UPDATE jobs SET version = version + 1 WHERE sequence = ?1", job.sequence)
       .status();
-}
-
-absl::Status JobStore::StartStep(absl::string_view id, size_t step) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
-  ODMOE_RETURN_IF_ERROR(
-      database_
-          ->Run("UPDATE steps SET state = 1, started_us = coalesce(started_us, ?3) "
-                "WHERE job = ?1 AND number = ?2",
-                job.sequence, int64_t(step), NowMicros())
-          .status());
-  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
-  return transaction.Commit();
-}
-
-absl::Status JobStore::SetProgress(absl::string_view id, size_t step,
-                                   const JobProgress& progress) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
-  ODMOE_RETURN_IF_ERROR(WriteProgress(*database_, job.sequence, int64_t(step), progress));
-  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
-  return transaction.Commit();
-}
-
-absl::Status JobStore::FinishStep(absl::string_view id, size_t step, const StepResult& result) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
-  ODMOE_RETURN_IF_ERROR(WriteResult(*database_, job.sequence, int64_t(step), result));
-  ODMOE_RETURN_IF_ERROR(TouchLocked(job));
-  return transaction.Commit();
 }
 
 // Where a job goes its steps follow: what was running waits again or has failed, and what will not
@@ -296,118 +214,6 @@ absl::Status JobStore::SetStateLocked(const StoredJob& job, JobState state, JobW
       .status();
 }
 
-absl::Status JobStore::Finish(absl::string_view id, const absl::Status& outcome, bool kept_work) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetOwnedLocked(id));
-  ODMOE_RETURN_IF_ERROR(FinishLocked(job, outcome, kept_work));
-  return transaction.Commit();
-}
-
-absl::Status JobStore::FinishLocked(const StoredJob& job, const absl::Status& outcome,
-                                    bool kept_work) {
-  if (outcome.ok()) return SetStateLocked(job, JobState::kSucceeded, JobWish::kNone);
-  if (job.wish == JobWish::kCancel) {
-    // Asked to pause first, so its work is still there: claimed again, it is removed.
-    if (kept_work) return SetStateLocked(job, JobState::kQueued, JobWish::kCancel);
-    return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
-  }
-  if (!absl::IsCancelled(outcome)) {
-    return SetStateLocked(job, JobState::kFailed, JobWish::kNone, outcome);
-  }
-  const bool pause = job.wish == JobWish::kPause;
-  return SetStateLocked(job, pause ? JobState::kPaused : JobState::kQueued, JobWish::kNone);
-}
-
-// What a change of this job alone comes to.
-absl::StatusOr<Job> JobStore::ChangedLocked(SqliteTransaction transaction, const StoredJob& before,
-                                            const absl::Status& change) {
-  ODMOE_RETURN_IF_ERROR(change);
-  ODMOE_ASSIGN_OR_RETURN(StoredJob after, GetLocked(before.job.id));
-  ODMOE_RETURN_IF_ERROR(transaction.Commit());
-  return std::move(after.job);
-}
-
-absl::Status JobStore::SetWishLocked(const StoredJob& job, JobWish wish) {
-  ODMOE_RETURN_IF_ERROR(
-      database_->Run("UPDATE jobs SET wish = ?2 WHERE sequence = ?1", job.sequence, int64_t(wish))
-          .status());
-  return TouchLocked(job);
-}
-
-absl::StatusOr<Job> JobStore::RequestCancel(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
-  return ChangedLocked(std::move(transaction), job, CancelLocked(job));
-}
-
-absl::Status JobStore::CancelLocked(const StoredJob& job) {
-  if (job.job.ended()) return WrongState(job.job, "has ended already");
-  if (job.job.state == JobState::kRunning) return SetWishLocked(job, JobWish::kCancel);
-  if (job.partial) return SetStateLocked(job, JobState::kQueued, JobWish::kCancel);
-  return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
-}
-
-absl::StatusOr<Job> JobStore::RequestPause(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
-  return ChangedLocked(std::move(transaction), job, PauseLocked(job));
-}
-
-absl::Status JobStore::PauseLocked(const StoredJob& job) {
-  if (job.job.ended()) return WrongState(job.job, "has ended already");
-  if (job.wish == JobWish::kCancel) return WrongState(job.job, "is being cancelled");
-  if (job.job.state == JobState::kPaused) return absl::OkStatus();
-  if (job.job.state == JobState::kRunning) return SetWishLocked(job, JobWish::kPause);
-  return SetStateLocked(job, JobState::kPaused, JobWish::kNone);
-}
-
-absl::StatusOr<Job> JobStore::Resume(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
-  return ChangedLocked(std::move(transaction), job, ResumeLocked(job));
-}
-
-absl::Status JobStore::ResumeLocked(const StoredJob& job) {
-  // One that still runs stops all the same, and goes back to the queue by itself.
-  if (job.wish == JobWish::kPause) return SetWishLocked(job, JobWish::kNone);
-  if (job.job.state != JobState::kPaused) return WrongState(job.job, "is not paused");
-  return SetStateLocked(job, JobState::kQueued, JobWish::kNone);
-}
-
-absl::StatusOr<Job> JobStore::Retry(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  ODMOE_ASSIGN_OR_RETURN(const StoredJob job, GetLocked(id));
-  return ChangedLocked(std::move(transaction), job, RetryLocked(job));
-}
-
-absl::Status JobStore::RetryLocked(const StoredJob& job) {
-  if (job.job.state != JobState::kFailed && job.job.state != JobState::kCancelled) {
-    return WrongState(job.job, "neither failed nor was cancelled");
-  }
-  ODMOE_RETURN_IF_ERROR(CheckRoomLocked());
-  ODMOE_ASSIGN_OR_RETURN(const auto paths, PathsLocked(job));
-  for (const auto& step : paths) {
-    for (const PathUse& use : step) {
-      ODMOE_RETURN_IF_ERROR(CheckPathLocked(job.sequence, use));
-    }
-  }
-  ODMOE_RETURN_IF_ERROR(
-      database_
-          ->Run("UPDATE steps SET state = 0, phase = '', phase_number = 0, phase_count = 0, "
-                "done_bytes = 0, total_bytes = 0, bytes_per_second = 0, started_us = NULL, "
-                "finished_us = NULL WHERE job = ?1 AND state > 2",
-                job.sequence)
-          .status());
-  ODMOE_RETURN_IF_ERROR(
-      database_->Run("UPDATE jobs SET deaths = 0 WHERE sequence = ?1", job.sequence).status());
-  return SetStateLocked(job, JobState::kQueued, JobWish::kNone);
-}
-
 absl::Status JobStore::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
@@ -428,25 +234,21 @@ absl::StatusOr<int> JobStore::Prune(const JobRetention& retention) {
       oldest, retention.jobs);
 }
 
-absl::StatusOr<std::vector<std::pair<std::string, JobWish>>> JobStore::Wishes() {
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(
-      SqliteQuery query,
-      database_->Query("SELECT id, wish FROM jobs WHERE state = 1 AND owner = ?1 AND wish > 0",
-                       owner_->owner()));
-  std::vector<std::pair<std::string, JobWish>> wishes;
-  while (true) {
-    ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
-    if (!more) return wishes;
-    wishes.emplace_back(query.Text(0),
-                        query.Integer(1) == 1 ? JobWish::kCancel : JobWish::kPause);
-  }
-}
-
 absl::StatusOr<bool> JobStore::HasQueued() {
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query,
                          database_->Query("SELECT 1 FROM jobs WHERE state = 0 LIMIT 1"));
+  return query.Step();
+}
+
+absl::StatusOr<bool> JobStore::UsesBelow(absl::string_view directory) {
+  absl::MutexLock lock(&mutex_);
+  ODMOE_ASSIGN_OR_RETURN(
+      SqliteQuery query,
+      database_->Query("SELECT 1 FROM jobs JOIN paths ON job = sequence "
+                       "WHERE state IN (0, 1, 5) AND (path = ?1 "
+                       "  OR substr(path, 1, length(?1) + 1) = ?1 || '/') LIMIT 1",
+                       directory));
   return query.Step();
 }
 
@@ -455,51 +257,6 @@ absl::StatusOr<int64_t> JobStore::ForeignChanges() {
   ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query("PRAGMA data_version"));
   ODMOE_RETURN_IF_ERROR(query.Step().status());
   return query.Integer(0);
-}
-
-absl::StatusOr<std::vector<int64_t>> JobStore::DeadOwnersLocked() {
-  ODMOE_ASSIGN_OR_RETURN(SqliteQuery query,
-                         database_->Query("SELECT DISTINCT owner FROM jobs WHERE state = 1"));
-  std::vector<int64_t> dead;
-  while (true) {
-    ODMOE_ASSIGN_OR_RETURN(const bool more, query.Step());
-    if (!more) return dead;
-    ODMOE_ASSIGN_OR_RETURN(const bool alive, owner_->IsAlive(query.Integer(0)));
-    if (!alive) dead.push_back(query.Integer(0));
-  }
-}
-
-absl::StatusOr<bool> JobStore::RequeueOrphans() {
-  static const std::string sql = SelectJobs("WHERE state = 1 AND owner = ?1");
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<int64_t> dead, DeadOwnersLocked());
-  if (dead.empty()) return false;
-  // Whoever comes first wins: the others find no such rows any more.
-  ODMOE_ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(*database_));
-  bool found = false;
-  for (const int64_t owner : dead) {
-    ODMOE_ASSIGN_OR_RETURN(SqliteQuery query, database_->Query(sql.c_str(), owner));
-    ODMOE_ASSIGN_OR_RETURN(const std::vector<StoredJob> orphans, SelectLocked(std::move(query)));
-    for (const StoredJob& orphan : orphans) ODMOE_RETURN_IF_ERROR(OrphanLocked(orphan));
-    found = found || !orphans.empty();
-  }
-  ODMOE_RETURN_IF_ERROR(transaction.Commit());
-  return found;
-}
-
-absl::Status JobStore::OrphanLocked(const StoredJob& job) {
-  ODMOE_RETURN_IF_ERROR(
-      database_->Run("UPDATE jobs SET deaths = deaths + 1 WHERE sequence = ?1", job.sequence)
-          .status());
-  const bool cancel = job.wish == JobWish::kCancel;
-  if (job.deaths + 1 < kMaxDeaths) {
-    const bool pause = job.wish == JobWish::kPause;
-    return SetStateLocked(job, pause ? JobState::kPaused : JobState::kQueued,
-                          cancel ? JobWish::kCancel : JobWish::kNone);
-  }
-  if (cancel) return SetStateLocked(job, JobState::kCancelled, JobWish::kNone);
-  return SetStateLocked(job, JobState::kFailed, JobWish::kNone,
-                        absl::AbortedError("given up: every process that ran this job died"));
 }
 
 }  // namespace odmoe

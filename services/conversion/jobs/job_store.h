@@ -102,6 +102,8 @@ class JobStore {
   absl::StatusOr<int> Prune(const JobRetention& retention);
 
   absl::StatusOr<bool> HasQueued();
+  // Whether a job that has not ended reads or writes the resolved path `directory` or one below it.
+  absl::StatusOr<bool> UsesBelow(absl::string_view directory);
   // A number that differs from the last call's where another process has changed the file since.
   absl::StatusOr<int64_t> ForeignChanges();
 
@@ -112,6 +114,10 @@ class JobStore {
  private:
   JobStore(std::unique_ptr<SqliteDatabase> database, std::unique_ptr<OwnerLock> owner)
       : database_(std::move(database)), owner_(std::move(owner)) {}
+
+  // One job, changed under the lock by one of the methods below.
+  absl::StatusOr<Job> Change(absl::string_view id,
+                             absl::Status (JobStore::*change)(const StoredJob&));
 
   absl::StatusOr<StoredJob> GetLocked(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<StoredJob> GetOwnedLocked(absl::string_view id)
@@ -139,9 +145,6 @@ class JobStore {
   absl::Status PauseLocked(const StoredJob& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ResumeLocked(const StoredJob& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RetryLocked(const StoredJob& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<Job> ChangedLocked(SqliteTransaction transaction, const StoredJob& before,
-                                    const absl::Status& change)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   const std::unique_ptr<SqliteDatabase> database_ ABSL_PT_GUARDED_BY(mutex_);

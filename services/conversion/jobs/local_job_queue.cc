@@ -1,5 +1,7 @@
 #include "services/conversion/jobs/local_job_queue.h"
 
+#include <filesystem>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -9,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/io/posix_error.h"
 
 namespace odmoe {
 namespace {
@@ -25,7 +28,7 @@ constexpr absl::Duration kCancellationPoll = absl::Milliseconds(50);
 constexpr absl::Duration kStopPatience = absl::Seconds(5);
 constexpr absl::Duration kPruneInterval = absl::Hours(1);
 
-class LocalJobQueue : public JobQueue {
+class LocalJobQueue : public HostedJobQueue {
  public:
   LocalJobQueue(std::unique_ptr<JobStore> store, std::unique_ptr<ConversionRunner> runner,
                 const LocalJobQueueOptions& options);
@@ -41,6 +44,7 @@ class LocalJobQueue : public JobQueue {
   absl::StatusOr<Job> Resume(absl::string_view id) override;
   absl::StatusOr<Job> Retry(absl::string_view id) override;
   absl::Status Delete(absl::string_view id) override;
+  absl::StatusOr<bool> UsesBelow(const std::string& directory) override;
 
  private:
   void Work();
@@ -198,6 +202,14 @@ absl::Status LocalJobQueue::Delete(absl::string_view id) {
   ODMOE_RETURN_IF_ERROR(store_->Delete(id));
   Changed();
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> LocalJobQueue::UsesBelow(const std::string& directory) {
+  std::error_code error;
+  std::string resolved = std::filesystem::weakly_canonical(directory, error).string();
+  if (error) return PosixError(error.value(), "resolve", directory);
+  while (resolved.size() > 1 && resolved.back() == '/') resolved.pop_back();
+  return store_->UsesBelow(resolved);
 }
 
 void LocalJobQueue::Work() {
@@ -372,8 +384,8 @@ bool LocalJobQueue::stopping() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueOptions& options,
-                                                            ConversionFunctions functions) {
+absl::StatusOr<std::unique_ptr<HostedJobQueue>> OpenLocalJobQueue(
+    const LocalJobQueueOptions& options, ConversionFunctions functions) {
   if (options.workers < 0 || options.workers > kMaxWorkers) {
     return absl::InvalidArgumentError(
         absl::StrCat("workers ", options.workers, " is not between 0 and ", kMaxWorkers));

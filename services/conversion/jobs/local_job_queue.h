@@ -24,15 +24,24 @@ struct LocalJobQueueOptions {
   OpenModelFunction open_model = nullptr;
 };
 
+// A queue of this process, which knows what only the database says.
+class HostedJobQueue : public JobQueue {
+ public:
+  // Whether a job that has not ended reads or writes the folder `directory` or what is below it, links
+  // followed in both.
+  virtual absl::StatusOr<bool> UsesBelow(const std::string& directory) = 0;
+};
+
 // A queue whose jobs outlive it: destroyed, it stops its running jobs and puts them back to be run
 // again; a job whose process died is run again by the next queue to open the database, or by one
 // that has it open. Any of the queues on a database runs a waiting job, so they should have the
 // same roots. Calls must have returned before it is destroyed. INVALID_ARGUMENT, NOT_FOUND: a root
 // or the number of workers; and see JobStore::Open.
-absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueOptions& options);
+absl::StatusOr<std::unique_ptr<HostedJobQueue>> OpenLocalJobQueue(
+    const LocalJobQueueOptions& options);
 
 // The same with other functions to do the work.
-absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueOptions& options,
-                                                            ConversionFunctions functions);
+absl::StatusOr<std::unique_ptr<HostedJobQueue>> OpenLocalJobQueue(
+    const LocalJobQueueOptions& options, ConversionFunctions functions);
 
 }  // namespace odmoe

@@ -4,7 +4,8 @@
 
 namespace odmoe {
 
-absl::StatusOr<std::unique_ptr<JobQueue>> OpenLocalJobQueue(const LocalJobQueueOptions& options) {
+absl::StatusOr<std::unique_ptr<HostedJobQueue>> OpenLocalJobQueue(
+    const LocalJobQueueOptions& options) {
   return OpenLocalJobQueue(options, ConversionFunctions{.plan = PlanConversion,
                                                         .run = RunConversion,
                                                         .merge = MergeModel,

@@ -26,7 +26,6 @@ constexpr size_t kUnaryThreads = 16;
 constexpr int kMaxWatches = 128;
 // So does a transfer.
 constexpr int kMaxTransfers = 32;
-constexpr int kMaxListed = 1000;
 
 class ConversionService : public v1::ConversionService::CallbackService {
  public:
@@ -222,22 +221,6 @@ class ConversionService : public v1::ConversionService::CallbackService {
 std::unique_ptr<grpc::Service> MakeConversionService(JobQueue& queue,
                                                      ConversionServiceOptions options) {
   return std::make_unique<ConversionService>(queue, std::move(options));
-}
-
-absl::StatusOr<bool> IsUsedByJob(JobQueue& queue, const std::string& directory) {
-  // All that can be waiting, and more.
-  ODMOE_ASSIGN_OR_RETURN(const std::vector<Job> jobs, queue.List(kMaxListed));
-  for (const Job& job : jobs) {
-    if (job.ended()) continue;
-    for (const StepSpec& step : job.spec.steps) {
-      std::vector<std::string> paths = SourcesOf(step);
-      paths.push_back(DestinationOf(step));
-      for (const std::string& path : paths) {
-        if (IsSameOrBelow(path, directory)) return true;
-      }
-    }
-  }
-  return false;
 }
 
 const char* ConversionServiceName() { return v1::ConversionService::service_full_name(); }

@@ -25,9 +25,6 @@ struct ConversionServiceOptions {
 std::unique_ptr<grpc::Service> MakeConversionService(JobQueue& queue,
                                                      ConversionServiceOptions options);
 
-// Whether a job of `queue` that has not ended reads or writes something at or below `directory`.
-absl::StatusOr<bool> IsUsedByJob(JobQueue& queue, const std::string& directory);
-
 // "odmoe.conversion.v1.ConversionService", for health checks.
 const char* ConversionServiceName();
 

@@ -86,6 +86,7 @@ void Fill(const ConvertSpec& from, v1::ConvertSpec& to) {
   to.set_pad_vocab(from.pad_vocab);
   to.set_split_max_bytes(SignedOf(from.split_max_bytes));
   to.set_concurrency(from.concurrency);
+  to.set_restart(from.restart);
 }
 
 ConvertSpec Read(const v1::ConvertSpec& message) {
@@ -101,6 +102,7 @@ ConvertSpec Read(const v1::ConvertSpec& message) {
   spec.pad_vocab = message.pad_vocab();
   spec.split_max_bytes = UnsignedOf(message.split_max_bytes());
   spec.concurrency = message.concurrency();
+  spec.restart = message.restart();
   return spec;
 }
 
@@ -114,6 +116,7 @@ void Fill(const MergeSpec& from, v1::MergeSpec& to) {
   to.set_destination_path(ReplaceInvalidUtf8(from.destination));
   to.set_skip_verify(!from.verify);
   to.set_concurrency(from.concurrency);
+  to.set_restart(from.restart);
 }
 
 void Fill(const VerifySpec& from, v1::VerifySpec& to) {
@@ -142,7 +145,7 @@ absl::StatusOr<StepSpec> Read(const v1::StepSpec& message, const std::string& pr
           .Range("concurrency", merge.concurrency(), kMaxConcurrency);
       ODMOE_RETURN_IF_ERROR(check.status());
       return MergeSpec{merge.source_path(), merge.destination_path(), !merge.skip_verify(),
-                       merge.concurrency()};
+                       merge.concurrency(), merge.restart()};
     }
     case v1::StepSpec::kVerify: {
       FieldChecker check(absl::StrCat(prefix, ".verify."));

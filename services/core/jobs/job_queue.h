@@ -30,6 +30,9 @@ struct ConvertSpec {
   int64_t pad_vocab = 0;         // 0: none
   uint64_t split_max_bytes = 0;  // 0: one file
   int32_t concurrency = 0;       // 0: as many threads as cores
+  // Drop what another conversion left unfinished at the destination, which else is an error. What
+  // this one left is gone on with all the same, so that a job survives its process as ever.
+  bool restart = false;
 
   bool operator==(const ConvertSpec&) const = default;
 };
@@ -41,6 +44,7 @@ struct MergeSpec {
   std::string destination;
   bool verify = true;       // compare every hash before
   int32_t concurrency = 0;  // 0: as many threads as cores
+  bool restart = false;     // as ConvertSpec's
 
   bool operator==(const MergeSpec&) const = default;
 };
@@ -94,7 +98,7 @@ struct JobProgress {
 
 struct StepResult {
   uint64_t bytes = 0;  // of the output, all its files; of a verification, bytes checked
-  std::string digest;  // of a model directory's experts; or ""
+  std::string digest;  // of a model directory's experts, of GGUF files' bytes; or ""
   // Of an evaluation "perplexity" and "tokens"; of a verification "experts", "tensors" and "hashes",
   // how many of each were compared.
   std::map<std::string, double> metrics;

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "services/conversion/jobs/local_job_queue.h"
 #include "tests/conversion/fake_conversion.h"
 #include "tests/support/temporary_directory.h"
@@ -101,6 +103,36 @@ TEST_F(JobPipelineTest, ARetryRunsNoStepThatIsDone) {
   ASSERT_TRUE(queue_->Retry(job->id).ok());
   EXPECT_EQ(WaitForEnd(job->id).state, JobState::kSucceeded);
   EXPECT_EQ(conversion_.runs(), 2);  // each step once
+}
+
+// What another conversion left goes; what this one left stays, or a job would begin anew each time its
+// process dies.
+TEST_F(JobPipelineTest, AStepMayReplaceAnotherConversionsWork) {
+  ConversionFunctions functions = conversion_.functions();
+  absl::Mutex mutex;
+  std::vector<std::string> seen;
+  functions.plan = [&, plan = functions.plan](const ConvertOptions& options) {
+    absl::MutexLock lock(&mutex);
+    seen.push_back(absl::StrCat("convert ", options.restart, options.replace_other));
+    return plan(options);
+  };
+  functions.merge = [&](const MergeOptions& options, const Cancellation*,
+                        const auto&) -> absl::StatusOr<MergeResult> {
+    absl::MutexLock lock(&mutex);
+    seen.push_back(absl::StrCat("merge ", options.restart, options.replace_other));
+    return MergeResult{.bytes = 5, .digest = "0123456789abcdef"};
+  };
+  LocalJobQueueOptions options;
+  options.database_path = folder_ / "others.sqlite";
+  queue_ = *OpenLocalJobQueue(options, functions);
+  ConvertSpec convert = Step("a.model", "one");
+  convert.restart = true;
+  const auto job = Submit({convert, MergeSpec{folder_ / "one", folder_ / "two.gguf", true, 0, true}});
+  ASSERT_TRUE(job.ok()) << job.status();
+  const Job ended = WaitForEnd(job->id);
+  EXPECT_EQ(ended.state, JobState::kSucceeded) << ended.error;
+  EXPECT_EQ(ended.steps[1].result.digest, "0123456789abcdef");
+  EXPECT_THAT(seen, ElementsAre("convert 01", "convert 01", "merge 01"));
 }
 
 TEST_F(JobPipelineTest, HigherPrioritiesStartFirst) {

@@ -12,8 +12,9 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
   const auto spec = ParseJobSpec(R"({"priority": 5, "steps": [
       {"convert": {"source": "a", "destination": "b.gguf", "outtype": "q8_0",
                    "metadata": ["general.name=x"], "vocab_only": true, "pad_vocab": 64,
-                   "split_max_bytes": 4000000000, "concurrency": 2}},
-      {"merge": {"source": "b", "destination": "d.gguf", "verify": false, "concurrency": 3}},
+                   "split_max_bytes": 4000000000, "concurrency": 2, "restart": true}},
+      {"merge": {"source": "b", "destination": "d.gguf", "verify": false, "concurrency": 3,
+                 "restart": true}},
       {"verify": {"source": "b", "concurrency": 4}},
       {"evaluate": {"model": "b", "text": "c.txt"}}]})",
                                  "job.json");
@@ -24,9 +25,10 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
   convert.pad_vocab = 64;
   convert.split_max_bytes = 4'000'000'000;
   convert.concurrency = 2;
+  convert.restart = true;
   JobSpec expected;
   expected.priority = 5;
-  expected.steps = {convert, MergeSpec{"b", "d.gguf", false, 3}, VerifySpec{"b", 4},
+  expected.steps = {convert, MergeSpec{"b", "d.gguf", false, 3, true}, VerifySpec{"b", 4},
                     EvaluateSpec{"b", "c.txt"}};
   EXPECT_EQ(*spec, expected);
   for (const StepSpec& step : expected.steps) {
@@ -53,6 +55,8 @@ TEST(JobSpecJsonTest, RefusesWhatIsNone) {
       {R"({"steps": [{"convert": {"source": "a", "destination": "b", "outype": "f16"}}]})", "outype"},
       {R"({"steps": [{"convert": {"source": "a", "destination": "b", "pad_vocab": -1}}]})", "pad_vocab"},
       {R"({"steps": [{"convert": {"source": "a", "destination": "b", "metadata": [1]}}]})", "metadata"},
+      {R"({"steps": [{"convert": {"source": "a", "destination": "b", "restart": 1}}]})", "restart"},
+      {R"({"steps": [{"merge": {"source": "a", "destination": "b", "restart": "yes"}}]})", "restart"},
       {R"({"steps": [{"evaluate": {"model": "a"}}]})", "text"},
       {R"({"prio": 1, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "prio"},
       {R"({"priority": 5000, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "priority"},

@@ -39,7 +39,7 @@ class LocalJobQueueTest : public ::testing::Test {
     return options;
   }
 
-  std::unique_ptr<JobQueue> OpenAnother(const LocalJobQueueOptions& options) {
+  std::unique_ptr<HostedJobQueue> OpenAnother(const LocalJobQueueOptions& options) {
     auto queue = OpenLocalJobQueue(options, conversion_.functions());
     EXPECT_TRUE(queue.ok()) << queue.status();
     return queue.ok() ? *std::move(queue) : nullptr;
@@ -66,7 +66,7 @@ class LocalJobQueueTest : public ::testing::Test {
 
   TemporaryDirectory folder_;
   FakeConversion conversion_;
-  std::unique_ptr<JobQueue> queue_;
+  std::unique_ptr<HostedJobQueue> queue_;
 };
 
 TEST_F(LocalJobQueueTest, RunsAJobToItsEnd) {
@@ -397,6 +397,28 @@ TEST_F(LocalJobQueueTest, BoundsTheJobsThatWait) {
   }
   EXPECT_EQ(queue_->Submit(Spec("a.model", "a.gguf"), "").status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(LocalJobQueueTest, KnowsWhatItsJobsUseHoweverManyCameAfter) {
+  conversion_.Hold();
+  fs::create_directory(folder_ / "used");
+  fs::create_directory_symlink(folder_ / "used", folder_ / "link");
+  const Job job = SubmitOrDie("a.model", "link/a.gguf");
+  {
+    auto database = *SqliteDatabase::Open(Options().database_path);
+    ASSERT_TRUE(database
+                    ->Execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                              "WHERE i < 2000) INSERT INTO jobs (id, state, created_us) "
+                              "SELECT 'j' || i, 5, 0 FROM n")
+                    .ok());
+  }
+  EXPECT_TRUE(*queue_->UsesBelow(folder_ / "used"));
+  EXPECT_TRUE(*queue_->UsesBelow(folder_ / "link/"));
+  EXPECT_FALSE(*queue_->UsesBelow(folder_ / "use"));
+  EXPECT_FALSE(*queue_->UsesBelow(folder_ / "elsewhere"));
+  conversion_.Release();
+  EXPECT_EQ(WaitForEnd(*queue_, job.id).state, JobState::kSucceeded);
+  EXPECT_FALSE(*queue_->UsesBelow(folder_ / "used"));
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ class ConversionServiceTest : public ::testing::Test {
     SpoolOptions spool;
     spool.directory = folder_ / "spool";
     spool.quota_bytes = 1 << 20;
-    spool.in_use = [this](const std::string& directory) { return IsUsedByJob(*queue_, directory); };
+    spool.in_use = [this](const std::string& directory) { return queue_->UsesBelow(directory); };
     spool_ = *Spool::Open(std::move(spool));
     service_ = MakeConversionService(*queue_, {*PathRoots::Create(options.roots), spool_.get()});
     RpcServerOptions server;
@@ -72,7 +72,7 @@ class ConversionServiceTest : public ::testing::Test {
   TemporaryDirectory folder_;
   const std::string endpoint_;
   FakeConversion conversion_;
-  std::unique_ptr<JobQueue> queue_;
+  std::unique_ptr<HostedJobQueue> queue_;
   std::unique_ptr<Spool> spool_;
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<RpcServer> server_;

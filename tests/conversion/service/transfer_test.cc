@@ -51,7 +51,7 @@ class TransferTest : public ::testing::Test {
       SpoolOptions spool;
       spool.directory = folder_ / "spool";
       spool.quota_bytes = 64 << 20;
-      spool.in_use = [this](const std::string& path) { return IsUsedByJob(*queue_, path); };
+      spool.in_use = [this](const std::string& path) { return queue_->UsesBelow(path); };
       spool_ = *Spool::Open(std::move(spool));
       options.roots.push_back(folder_ / "spool");
     }
@@ -74,7 +74,7 @@ class TransferTest : public ::testing::Test {
   const std::string endpoint_;
   FakeConversion conversion_;
   std::unique_ptr<Spool> spool_;
-  std::unique_ptr<JobQueue> queue_;
+  std::unique_ptr<HostedJobQueue> queue_;
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<RemoteFiles> files_;

@@ -25,9 +25,10 @@ JobSpec SomeSpec() {
   convert.pad_vocab = 256;
   convert.split_max_bytes = 4'000'000'000;
   convert.concurrency = 3;
+  convert.restart = true;
   JobSpec spec;
   spec.steps = {convert, EvaluateSpec{"/models/b", "/texts/c"},
-                MergeSpec{"/models/b", "/models/c.gguf", false, 2}, VerifySpec{"/models/b", 3}};
+                MergeSpec{"/models/b", "/models/c.gguf", false, 2, true}, VerifySpec{"/models/b", 3}};
   spec.priority = -7;
   return spec;
 }
