@@ -18,6 +18,7 @@
 #include "converter/quantize/plain_rows-inl.h"
 #include "converter/quantize/small_blocks-inl.h"
 #include "converter/quantize/super_blocks-inl.h"
+#include "converter/quantize/ternary_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {

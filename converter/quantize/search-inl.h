@@ -192,27 +192,27 @@ SymmetricFit FitSymmetric(const float* x, const float* w, int max_code) {
   return fit;
 }
 
-// One sweep's state: sums of w * x * code and w * code^2.
+// A sweep's state: sums of w * x * code and w * code^2.
 struct SweepSums {
   Floats lx, l2;
 };
 
-// Moves one code to where it is best given the others, if that improves the fit. `allowed` are the
-// lanes whose sums without this code can be divided by. Returns the lanes that changed.
-HWY_INLINE Lanes MoveCode(Floats w, Floats x, int low, int high, bool need_l2_after,
-                          Ints& code, SweepSums& sums) {
+// Moves one code to where it is best given the others, if that improves the fit; returns the lanes
+// that changed. The sum of squares must be positive before the code is put back, or (kAfter) after.
+template <bool kAfter>
+HWY_INLINE Lanes MoveCode(Floats w, Floats x, int low, int high, Ints& code, SweepSums& sums) {
   const Floats wx = hn::Mul(w, x);
   const Floats old_code = ToFloat(code);
   const Floats lx = hn::Sub(sums.lx, hn::Mul(wx, old_code));
   const Floats l2 = hn::Sub(sums.l2, hn::Mul(hn::Mul(w, old_code), old_code));
   Lanes moves = hn::Gt(lx, F(0.0f));
-  if (!need_l2_after) moves = hn::And(moves, hn::Gt(l2, F(0.0f)));
+  if (!kAfter) moves = hn::And(moves, hn::Gt(l2, F(0.0f)));
   const Ints new_code =
       hn::Min(I(high), hn::Max(I(low), RoundedInt(hn::Div(hn::Mul(x, l2), lx))));
   const Floats nc = ToFloat(new_code);
   const Floats new_lx = hn::Add(lx, hn::Mul(wx, nc));
   const Floats new_l2 = hn::Add(l2, hn::Mul(hn::Mul(w, nc), nc));
-  if (need_l2_after) moves = hn::And(moves, hn::Gt(new_l2, F(0.0f)));
+  if (kAfter) moves = hn::And(moves, hn::Gt(new_l2, F(0.0f)));
   moves = hn::And(moves, hn::Gt(hn::Mul(hn::Mul(new_lx, new_lx), sums.l2),
                                 hn::Mul(hn::Mul(sums.lx, sums.lx), new_l2)));
   moves = hn::AndNot(hn::RebindMask(LaneTag(), hn::Eq(new_code, code)), moves);
@@ -245,7 +245,7 @@ Floats SweepSymmetric(const float* x, int max_code, Ints* codes) {
     for (int i = 0; i < kN; ++i) {
       const Floats xi = At(x, i);
       const Lanes moved =
-          MoveCode(hn::Mul(xi, xi), xi, -max_code, max_code - 1, true, codes[i], sums);
+          MoveCode<true>(hn::Mul(xi, xi), xi, -max_code, max_code - 1, codes[i], sums);
       changed |= !hn::AllFalse(LaneTag(), hn::AndNot(zero, moved));
     }
     if (!changed) break;
@@ -293,7 +293,7 @@ inline Floats FitScales(const Floats* x, const Floats* w, int count, int max_cod
   for (int sweep = 0; sweep < kSweeps; ++sweep) {
     bool changed = false;
     for (int i = 0; i < count; ++i) {
-      const Lanes moved = MoveCode(w[i], x[i], INT32_MIN, max_code, false, codes[i], sums);
+      const Lanes moved = MoveCode<false>(w[i], x[i], INT32_MIN, max_code, codes[i], sums);
       codes[i] = LowByte(codes[i]);
       changed |= !hn::AllFalse(LaneTag(), hn::AndNot(zero, moved));
     }

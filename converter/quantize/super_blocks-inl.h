@@ -1,4 +1,4 @@
-// Blocks of 256 elements, a lane each: q2_K to q6_K and the ternary formats. Layouts are described
+// Blocks of 256 elements, a lane each: q2_K to q6_K. Layouts are described
 // in services/core/tensor/decode_super_blocks.cc.
 
 #if defined(ODMOE_QUANTIZE_SUPER_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -51,15 +51,6 @@ struct LaneCodes {
   }
 };
 
-// The sub-blocks' fits of a block with scales and mins.
-template <int kSubBlocks>
-struct RangeFits {
-  Floats scales[kSubBlocks];
-  Floats mins[kSubBlocks];
-  Floats weights[kSubBlocks];
-  RangeFit fits[kSubBlocks];
-};
-
 // Codes of sub-block `s` with the scale and min as stored; where that scale is zero, the search's.
 template <int kN>
 HWY_INLINE void EncodeRange(const float* x, int s, const RangeFit& fit, Floats scale, Floats min,
@@ -95,6 +86,36 @@ HWY_INLINE LargestScale ScaleByLargest(const Floats* x, float max_code) {
           hn::IfThenElseZero(some, hn::Div(F(max_code), Select(some, largest, F(1.0f))))};
 }
 
+// The sub-blocks' fits of a block with scales and mins, and then these as codes: low bytes.
+template <int kSubBlocks>
+struct RangeFits {
+  RangeFit fits[kSubBlocks];
+  Floats weights[kSubBlocks];  // sums, with importance
+  Ints d, dmin;                // f16 bits
+  Ints scale_codes[kSubBlocks], min_codes[kSubBlocks];
+
+  HWY_INLINE void EncodeScales(bool weighted, int max_code) {
+    Floats scales[kSubBlocks], mins[kSubBlocks];
+    for (int s = 0; s < kSubBlocks; ++s) {
+      scales[s] = fits[s].scale;
+      mins[s] = fits[s].min;
+    }
+    if (weighted) {
+      d = ToF16(FitScales(scales, weights, kSubBlocks, max_code, scale_codes));
+      dmin = ToF16(FitScales(mins, weights, kSubBlocks, max_code, min_codes));
+      return;
+    }
+    const LargestScale scale = ScaleByLargest<kSubBlocks>(scales, static_cast<float>(max_code));
+    const LargestScale min = ScaleByLargest<kSubBlocks>(mins, static_cast<float>(max_code));
+    for (int s = 0; s < kSubBlocks; ++s) {
+      scale_codes[s] = LowByte(RoundedInt(hn::Mul(scale.to_code, scales[s])));
+      min_codes[s] = LowByte(RoundedInt(hn::Mul(min.to_code, mins[s])));
+    }
+    d = scale.f16;
+    dmin = min.f16;
+  }
+};
+
 inline void EncodeQ2_K(const LaneBlocks& blocks) {
   constexpr int kSubBlocks = 16, kN = 16, kMaxCode = 3, kMaxScale = 15;
   RangeFits<kSubBlocks> sub;
@@ -112,34 +133,19 @@ inline void EncodeQ2_K(const LaneBlocks& blocks) {
       for (int i = 0; i < kN; ++i) PutAt(w, i, hn::Abs(At(x, i)));
       sub.fits[s] = FitRange<kN, true>(x, w, kMaxCode, {-0.5f, 0.1f, 15});
     }
-    sub.scales[s] = sub.fits[s].scale;
-    sub.mins[s] = sub.fits[s].min;
   }
-  Ints d, dmin, scale_codes[kSubBlocks], min_codes[kSubBlocks];
-  if (weighted) {
-    d = ToF16(FitScales(sub.scales, sub.weights, kSubBlocks, kMaxScale, scale_codes));
-    dmin = ToF16(FitScales(sub.mins, sub.weights, kSubBlocks, kMaxScale, min_codes));
-  } else {
-    const LargestScale scale = ScaleByLargest<kSubBlocks>(sub.scales, kMaxScale);
-    const LargestScale min = ScaleByLargest<kSubBlocks>(sub.mins, kMaxScale);
-    for (int s = 0; s < kSubBlocks; ++s) {
-      scale_codes[s] = RoundedInt(hn::Mul(scale.to_code, sub.scales[s]));
-      min_codes[s] = RoundedInt(hn::Mul(min.to_code, sub.mins[s]));
-    }
-    d = scale.f16;
-    dmin = min.f16;
-  }
+  sub.EncodeScales(weighted, kMaxScale);
   LaneCodes codes;
-  const Floats scale = FromF16(d), min = FromF16(dmin);
+  const Floats scale = FromF16(sub.d), min = FromF16(sub.dmin);
   for (int s = 0; s < kSubBlocks; ++s) {
-    const Ints both = LowByte(hn::Or(scale_codes[s], hn::ShiftLeft<4>(min_codes[s])));
+    const Ints both = LowByte(hn::Or(sub.scale_codes[s], hn::ShiftLeft<4>(sub.min_codes[s])));
     blocks.Put(s, both);
     EncodeRange<kN>(blocks.x, s, sub.fits[s], hn::Mul(scale, ToFloat(hn::And(both, I(15)))),
                     hn::Mul(min, ToFloat(hn::ShiftRight<4>(both))), kMaxCode, codes);
   }
   codes.PackPairs(blocks, 16, 0);
-  blocks.PutF16(80, d);
-  blocks.PutF16(82, dmin);
+  blocks.PutF16(80, sub.d);
+  blocks.PutF16(82, sub.dmin);
 }
 
 // Scales and mins of eight sub-blocks as 12 bytes; see UnpackScaleAndMin.
@@ -187,36 +193,21 @@ void EncodeEightRanges(const LaneBlocks& blocks, const RangeSteps& steps, LaneCo
     }
     sub.fits[s] = FitRange<kN, false>(x, w, kMaxCode,
                                       weighted ? RangeSteps{-0.9f, 0.05f, 36} : steps);
-    sub.scales[s] = sub.fits[s].scale;
-    sub.mins[s] = sub.fits[s].min;
   }
-  Ints d, dmin, scale_codes[kSubBlocks], min_codes[kSubBlocks];
-  if (weighted) {
-    d = ToF16(FitScales(sub.scales, sub.weights, kSubBlocks, kMaxScale, scale_codes));
-    dmin = ToF16(FitScales(sub.mins, sub.weights, kSubBlocks, kMaxScale, min_codes));
-  } else {
-    const LargestScale scale = ScaleByLargest<kSubBlocks>(sub.scales, kMaxScale);
-    const LargestScale min = ScaleByLargest<kSubBlocks>(sub.mins, kMaxScale);
-    for (int s = 0; s < kSubBlocks; ++s) {
-      scale_codes[s] = LowByte(RoundedInt(hn::Mul(scale.to_code, sub.scales[s])));
-      min_codes[s] = LowByte(RoundedInt(hn::Mul(min.to_code, sub.mins[s])));
-    }
-    d = scale.f16;
-    dmin = min.f16;
-  }
+  sub.EncodeScales(weighted, kMaxScale);
   // Codes that wrapped below zero stay as they are in q4_K with importance, as in the reference.
   if (!weighted || kMaxCode == 31) {
     for (int s = 0; s < kSubBlocks; ++s) {
-      scale_codes[s] = hn::Min(I(kMaxScale), scale_codes[s]);
-      min_codes[s] = hn::Min(I(kMaxScale), min_codes[s]);
+      sub.scale_codes[s] = hn::Min(I(kMaxScale), sub.scale_codes[s]);
+      sub.min_codes[s] = hn::Min(I(kMaxScale), sub.min_codes[s]);
     }
   }
   PackedScales packed;
-  packed.Pack(scale_codes, min_codes);
-  blocks.PutF16(0, d);
-  blocks.PutF16(2, dmin);
+  packed.Pack(sub.scale_codes, sub.min_codes);
+  blocks.PutF16(0, sub.d);
+  blocks.PutF16(2, sub.dmin);
   for (int b = 0; b < 12; ++b) blocks.Put(4 + b, packed.bytes[b]);
-  const Floats scale = FromF16(d), min = FromF16(dmin);
+  const Floats scale = FromF16(sub.d), min = FromF16(sub.dmin);
   for (int s = 0; s < kSubBlocks; ++s) {
     EncodeRange<kN>(blocks.x, s, sub.fits[s], hn::Mul(scale, ToFloat(packed.ScaleOf(s))),
                     hn::Mul(min, ToFloat(packed.MinOf(s))), kMaxCode, codes);
@@ -264,58 +255,79 @@ HWY_INLINE LargestValue LargestOfScales(const Floats* scales) {
   return largest;
 }
 
-inline void EncodeQ3_K(const LaneBlocks& blocks) {
+// Scales of q3_K's 16 sub-blocks: f16 bits of their common scale, and six-bit codes.
+struct SixBitScales {
+  Ints d;
+  Ints codes[16];
+
+  // Low nibbles two a byte, then the high pairs.
+  HWY_INLINE void Pack(const LaneBlocks& blocks, int at) const {
+    for (int j = 0; j < 8; ++j) {
+      blocks.Put(at + j, hn::Or(hn::And(codes[j], I(15)),
+                                hn::ShiftLeft<4>(hn::And(codes[j + 8], I(15)))));
+    }
+    for (int j = 0; j < 4; ++j) {
+      Ints pairs = I(0);
+      for (int q = 3; q >= 0; --q) {
+        pairs = hn::Or(hn::ShiftLeft<2>(pairs), hn::ShiftRight<4>(codes[j + 4 * q]));
+      }
+      blocks.Put(at + 8 + j, pairs);
+    }
+  }
+};
+
+// q3_K's search by importance; `codes` receives the search's codes.
+inline SixBitScales FitQ3_K(const LaneBlocks& blocks, LaneCodes& codes) {
+  constexpr int kSubBlocks = 16, kN = 16, kMaxCode = 4, kMaxScale = 32;
+  HWY_ALIGN float w[kN * kLanes];
+  HWY_ALIGN float sums[kSubBlocks * kLanes];
+  HWY_ALIGN float scales[kSubBlocks * kLanes];
+  const Floats mean_square =
+      hn::Div(hn::Mul(F(2.0f), SumOfSquares(blocks.x, kSuperBlock)), F(256.0f));
+  for (int s = 0; s < kSubBlocks; ++s) {
+    const float* x = blocks.x + kN * s * kLanes;
+    WeighByImportance(blocks, kN * s, kN, mean_square, w);
+    PutAt(sums, s, SumOf(w, kN));
+    const SymmetricFit fit = FitSymmetric<kN, true>(x, w, kMaxCode);
+    PutAt(scales, s, fit.scale);
+    for (int i = 0; i < kN; ++i) codes.Put(kN * s + i, fit.CodeOf(At(x, i), kMaxCode));
+  }
+  const SymmetricFit fit = FitSymmetric<kSubBlocks, false>(scales, sums, kMaxScale);
+  SixBitScales result;
+  for (int s = 0; s < kSubBlocks; ++s) result.codes[s] = fit.CodeOf(At(scales, s), kMaxScale);
+  result.d = ToF16(fit.scale);
+  return result;
+}
+
+// The same without importance.
+inline SixBitScales SweepQ3_K(const LaneBlocks& blocks, LaneCodes& codes) {
   constexpr int kSubBlocks = 16, kN = 16, kMaxCode = 4;
   Floats scales[kSubBlocks];
-  Ints scale_codes[kSubBlocks], d;
-  LaneCodes codes;
-  if (blocks.importance != nullptr) {
-    HWY_ALIGN float w[kN * kLanes];
-    HWY_ALIGN float sums[kSubBlocks * kLanes];
-    HWY_ALIGN float scales_in_memory[kSubBlocks * kLanes];
-    const Floats mean_square =
-        hn::Div(hn::Mul(F(2.0f), SumOfSquares(blocks.x, kSuperBlock)), F(256.0f));
-    for (int s = 0; s < kSubBlocks; ++s) {
-      const float* x = blocks.x + kN * s * kLanes;
-      WeighByImportance(blocks, kN * s, kN, mean_square, w);
-      PutAt(sums, s, SumOf(w, kN));
-      const SymmetricFit fit = FitSymmetric<kN, true>(x, w, kMaxCode);
-      PutAt(scales_in_memory, s, fit.scale);
-      for (int i = 0; i < kN; ++i) codes.Put(kN * s + i, fit.CodeOf(At(x, i), kMaxCode));
-    }
-    const SymmetricFit fit = FitSymmetric<kSubBlocks, false>(scales_in_memory, sums, 32);
-    for (int s = 0; s < kSubBlocks; ++s) scale_codes[s] = fit.CodeOf(At(scales_in_memory, s), 32);
-    d = ToF16(fit.scale);
-  } else {
-    for (int s = 0; s < kSubBlocks; ++s) {
-      Ints of_sub_block[kN];
-      scales[s] = SweepSymmetric<kN>(blocks.x + kN * s * kLanes, kMaxCode, of_sub_block);
-      for (int i = 0; i < kN; ++i) codes.Put(kN * s + i, of_sub_block[i]);
-    }
-    const LargestValue largest = LargestOfScales(scales);
-    const Lanes some = hn::Gt(largest.magnitude, F(0.0f));
-    const Floats inverse = hn::Div(F(-32.0f), Select(some, largest.value, F(1.0f)));
-    for (int s = 0; s < kSubBlocks; ++s) {
-      const Ints code = SignedByte(RoundedInt(hn::Mul(inverse, scales[s])));
-      scale_codes[s] = Select(some, hn::Add(Clamp(code, -32, 31), I(32)), I(0));
-    }
-    d = ToF16(hn::IfThenElseZero(some, hn::Div(F(1.0f), inverse)));
-  }
-  for (int j = 0; j < 8; ++j) {
-    blocks.Put(96 + j, hn::Or(hn::And(scale_codes[j], I(15)),
-                              hn::ShiftLeft<4>(hn::And(scale_codes[j + 8], I(15)))));
-  }
-  for (int j = 0; j < 4; ++j) {
-    Ints pairs = I(0);
-    for (int q = 3; q >= 0; --q) {
-      pairs = hn::Or(hn::ShiftLeft<2>(pairs), hn::ShiftRight<4>(scale_codes[j + 4 * q]));
-    }
-    blocks.Put(104 + j, pairs);
-  }
-  const Floats block_scale = FromF16(d);
   for (int s = 0; s < kSubBlocks; ++s) {
-    const Floats scale = hn::Mul(block_scale, ToFloat(hn::Sub(scale_codes[s], I(32))));
-    EncodeSymmetric(blocks.x, s, scale, kMaxCode, codes);
+    Ints of_sub_block[kN];
+    scales[s] = SweepSymmetric<kN>(blocks.x + kN * s * kLanes, kMaxCode, of_sub_block);
+    for (int i = 0; i < kN; ++i) codes.Put(kN * s + i, of_sub_block[i]);
+  }
+  const LargestValue largest = LargestOfScales(scales);
+  const Lanes some = hn::Gt(largest.magnitude, F(0.0f));
+  const Floats inverse = hn::Div(F(-32.0f), Select(some, largest.value, F(1.0f)));
+  SixBitScales result;
+  for (int s = 0; s < kSubBlocks; ++s) {
+    const Ints code = SignedByte(RoundedInt(hn::Mul(inverse, scales[s])));
+    result.codes[s] = Select(some, hn::Add(Clamp(code, -32, 31), I(32)), I(0));
+  }
+  result.d = ToF16(hn::IfThenElseZero(some, hn::Div(F(1.0f), inverse)));
+  return result;
+}
+
+inline void EncodeQ3_K(const LaneBlocks& blocks) {
+  LaneCodes codes;
+  const SixBitScales scales =
+      blocks.importance != nullptr ? FitQ3_K(blocks, codes) : SweepQ3_K(blocks, codes);
+  const Floats block_scale = FromF16(scales.d);
+  for (int s = 0; s < 16; ++s) {
+    const Floats scale = hn::Mul(block_scale, ToFloat(hn::Sub(scales.codes[s], I(32))));
+    EncodeSymmetric(blocks.x, s, scale, 4, codes);
   }
   for (int m = 0; m < 32; ++m) {
     Ints high = I(0);
@@ -325,7 +337,8 @@ inline void EncodeQ3_K(const LaneBlocks& blocks) {
     blocks.Put(m, high);
   }
   codes.PackPairs(blocks, 32, 0);
-  blocks.PutF16(108, d);
+  scales.Pack(blocks, 96);
+  blocks.PutF16(108, scales.d);
 }
 
 inline void EncodeQ6_K(const LaneBlocks& blocks) {
@@ -369,67 +382,6 @@ inline void EncodeQ6_K(const LaneBlocks& blocks) {
     const Ints byte = hn::PromoteTo(LaneIntTag(), hn::LoadU(d8, blocks.image + b * kLanes));
     blocks.Put(b, Select(nothing, I(0), byte));
   }
-}
-
-// Codes 0 to 2 of nearest(x / d) in { -1, 0, 1 }, d the largest magnitude. Where 1 / d overflows,
-// the reference's machine makes zeros of all.
-struct Ternary {
-  Floats inverse;
-  Ints d;
-
-  explicit Ternary(const float* x) {
-    Floats largest = F(0.0f);
-    for (int i = 0; i < kSuperBlock; ++i) {
-      largest = hn::Max(largest, hn::Abs(At(x, i)));
-    }
-    const Lanes some = hn::Gt(largest, F(0.0f));
-    inverse = hn::IfThenElseZero(some, hn::Div(F(1.0f), Select(some, largest, F(1.0f))));
-    inverse = hn::IfThenElseZero(hn::Le(inverse, F(hwy::HighestValue<float>())), inverse);
-    d = ToF16(largest);
-  }
-  HWY_INLINE Ints CodeOf(Floats x) const {
-    return hn::Add(RoundHalfAway(hn::Mul(x, inverse)), I(1));
-  }
-};
-
-// `digits` codes, `stride` apart from `first`, as a fraction of 243 in 256ths, rounded up. Four
-// digits fill the first four of five.
-HWY_INLINE Ints PackTrits(const LaneBlocks& blocks, const Ternary& ternary, int first, int stride,
-                          int digits) {
-  Ints number = I(0);
-  for (int n = 0; n < digits; ++n) {
-    const Ints code = ternary.CodeOf(At(blocks.x, first + n * stride));
-    number = hn::Add(hn::Add(hn::ShiftLeft<1>(number), number), code);
-  }
-  if (digits == 4) number = hn::Add(hn::ShiftLeft<1>(number), number);
-  // (256 * number + 242) / 243 for numbers below 243; see the test of the multiplier.
-  const Ints scaled = hn::Add(hn::ShiftLeft<8>(number), I(242));
-  return hn::ShiftRight<23>(hn::Mul(scaled, I(34522)));
-}
-
-constexpr bool DividesBy243() {
-  for (int number = 0; number < 243; ++number) {
-    const int scaled = 256 * number + 242;
-    if ((scaled * 34522) >> 23 != scaled / 243) return false;
-  }
-  return true;
-}
-static_assert(DividesBy243());
-
-inline void EncodeTQ1_0(const LaneBlocks& blocks) {
-  const Ternary ternary(blocks.x);
-  for (int m = 0; m < 32; ++m) blocks.Put(m, PackTrits(blocks, ternary, m, 32, 5));
-  for (int m = 0; m < 16; ++m) blocks.Put(32 + m, PackTrits(blocks, ternary, 160 + m, 16, 5));
-  for (int m = 0; m < 4; ++m) blocks.Put(48 + m, PackTrits(blocks, ternary, 240 + m, 4, 4));
-  blocks.PutF16(52, ternary.d);
-}
-
-inline void EncodeTQ2_0(const LaneBlocks& blocks) {
-  const Ternary ternary(blocks.x);
-  LaneCodes codes;
-  for (int i = 0; i < kSuperBlock; ++i) codes.Put(i, ternary.CodeOf(At(blocks.x, i)));
-  codes.PackPairs(blocks, 0, 0);
-  blocks.PutF16(64, ternary.d);
 }
 
 }  // namespace HWY_NAMESPACE
