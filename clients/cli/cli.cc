@@ -39,6 +39,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddToyCommand(app, invocation);
   AddTokenizeCommand(app, invocation);
   AddScoreCommand(app, invocation);
+  AddEvaluateCommand(app, invocation);
   AddGenerateCommand(app, invocation);
   AddServeCommand(app, invocation);
   AddLoadCommand(app, invocation);

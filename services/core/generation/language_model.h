@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "services/core/base/cancellation.h"
 
 namespace odmoe {
@@ -159,6 +160,19 @@ class LanguageModel {
                                                    const OnToken& on_token) = 0;
   virtual absl::StatusOr<ScoreResult> Score(const ScoreRequest& request,
                                             const CallOptions& call) = 0;
+
+  // Called for each position asked for, in order, on the calling thread, with the logits
+  // [vocabulary_size] after that token, valid during the call; an error ends the request with it.
+  using OnLogits = std::function<absl::Status(int64_t position, absl::Span<const float> logits)>;
+
+  // Runs `tokens` and gives what the model makes of each position from `first` on.
+  // INVALID_ARGUMENT: no tokens, one outside the vocabulary, more than the context, or `first` is not
+  // among them. UNIMPLEMENTED: a model in another process, as a vocabulary of floats a token is more
+  // than a connection should carry. Otherwise as Score.
+  virtual absl::Status Logits(const std::vector<TokenId>& tokens, int64_t first,
+                              const CallOptions& call, const OnLogits& on_logits) {
+    return absl::UnimplementedError("logits are given only by a model in this process");
+  }
 };
 
 }  // namespace odmoe

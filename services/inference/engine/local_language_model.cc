@@ -40,6 +40,11 @@ class ReadMeter {
   const uint64_t start_;
 };
 
+absl::Status NotNumbers(int64_t position) {
+  return absl::DataLossError(absl::StrCat("the logits after token ", position,
+                                          " are not numbers; the model's weights may be corrupt"));
+}
+
 // The sampled continuation of one request.
 class Generation {
  public:
@@ -162,6 +167,17 @@ class LocalLanguageModel : public LanguageModel {
     return result;
   }
 
+  absl::Status Logits(const std::vector<TokenId>& tokens, int64_t first, const CallOptions& call,
+                      const OnLogits& on_logits) override {
+    ODMOE_RETURN_IF_ERROR(PromptTokens({.tokens = tokens}).status());
+    if (first < 0 || first >= static_cast<int64_t>(tokens.size())) {
+      return absl::InvalidArgumentError(absl::StrCat("first is ", first, ", expected 0 to ",
+                                                     tokens.size() - 1));
+    }
+    ODMOE_ASSIGN_OR_RETURN(Sequence sequence, Begin(tokens.size(), call));
+    return RunForLogits(sequence, tokens, first, on_logits);
+  }
+
  private:
   absl::StatusOr<std::vector<TokenId>> PromptTokens(const Prompt& prompt) const {
     std::vector<TokenId> tokens = prompt.tokens;
@@ -184,32 +200,39 @@ class LocalLanguageModel : public LanguageModel {
     return Sequence(*model_, call, std::move(grant));
   }
 
-  absl::Status ScoreTokens(Sequence& sequence, ScoreResult& result) {
-    // Logits of few tokens at a time: a vocabulary of floats a token is the largest thing here.
+  // Calls on_logits(position, row) for each position from `first` on.
+  absl::Status RunForLogits(Sequence& sequence, absl::Span<const TokenId> tokens, int64_t first,
+                            const OnLogits& on_logits) {
+    // Few tokens at a time: a vocabulary of floats a token is the largest thing here.
     constexpr int64_t kStrip = 8;
     const int64_t vocabulary = model_->config.vocabulary;
-    const auto total = static_cast<int64_t>(result.tokens.size());
     std::vector<float> logits(std::min(kStrip, model_->transformer->max_tokens()) * vocabulary);
-    double sum = 0.0;
-    result.logprobs = {std::numeric_limits<double>::quiet_NaN()};
-    ODMOE_RETURN_IF_ERROR(sequence.Append(result.tokens, [&](int64_t first, int64_t count) {
-      for (int64_t strip = 0; strip < count; strip += kStrip) {
+    return sequence.Append(tokens, [&](int64_t begin, int64_t count) {
+      for (int64_t strip = std::max<int64_t>(0, first - begin); strip < count; strip += kStrip) {
         const int64_t rows = std::min(kStrip, count - strip);
         model_->transformer->Logits(strip, rows, logits.data());
-        for (int64_t i = 0; i < rows && first + strip + i + 1 < total; ++i) {
-          const absl::Span<const float> row(logits.data() + i * vocabulary, vocabulary);
-          const double logprob = LogProbability(row, result.tokens[first + strip + i + 1]);
-          if (!std::isfinite(logprob)) {
-            return absl::DataLossError(
-                absl::StrCat("the logits after token ", first + strip + i,
-                             " are not numbers; the model's weights may be corrupt"));
-          }
-          result.logprobs.push_back(logprob);
-          sum += logprob;
+        for (int64_t i = 0; i < rows; ++i) {
+          ODMOE_RETURN_IF_ERROR(on_logits(
+              begin + strip + i, absl::MakeConstSpan(logits.data() + i * vocabulary, vocabulary)));
         }
       }
       return absl::OkStatus();
-    }));
+    });
+  }
+
+  absl::Status ScoreTokens(Sequence& sequence, ScoreResult& result) {
+    const auto total = static_cast<int64_t>(result.tokens.size());
+    double sum = 0.0;
+    result.logprobs = {std::numeric_limits<double>::quiet_NaN()};
+    const auto score = [&](int64_t position, absl::Span<const float> logits) {
+      if (position + 1 == total) return absl::OkStatus();
+      const double logprob = LogProbability(logits, result.tokens[position + 1]);
+      if (!std::isfinite(logprob)) return NotNumbers(position);
+      result.logprobs.push_back(logprob);
+      sum += logprob;
+      return absl::OkStatus();
+    };
+    ODMOE_RETURN_IF_ERROR(RunForLogits(sequence, result.tokens, 0, score));
     result.perplexity = std::exp(-sum / static_cast<double>(total - 1));
     return absl::OkStatus();
   }
