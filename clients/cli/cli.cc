@@ -40,6 +40,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddTokenizeCommand(app, invocation);
   AddScoreCommand(app, invocation);
   AddEvaluateCommand(app, invocation);
+  AddImatrixCommand(app, invocation);
   AddGenerateCommand(app, invocation);
   AddServeCommand(app, invocation);
   AddLoadCommand(app, invocation);

@@ -50,8 +50,7 @@ void ImportanceSums::OnInput(const ProductInput& input) {
   }
   // Summed among themselves first: a long text's sum would swallow a single small square.
   squares_.assign(input.columns, 0.0f);
-  for (int64_t r = 0; r < input.rows; ++r) {
-    const float* row = input.x + r * input.stride;
+  for (const float* row : input.rows) {
     for (int64_t c = 0; c < input.columns; ++c) squares_[c] += row[c] * row[c];
   }
   float* sums = entry.sums.data() + input.matrix * input.columns;
@@ -65,9 +64,9 @@ void ImportanceSums::OnInput(const ProductInput& input) {
   }
   // Every head sees every token, which counts once.
   if (input.routed) {
-    entry.counts[input.matrix] += input.rows;
+    entry.counts[input.matrix] += static_cast<int64_t>(input.rows.size());
   } else if (input.matrix == 0) {
-    entry.counts[0] += input.rows;
+    entry.counts[0] += static_cast<int64_t>(input.rows.size());
   }
 }
 

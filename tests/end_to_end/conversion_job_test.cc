@@ -87,7 +87,7 @@ TEST_F(ConversionJobTest, SurvivesTheDeathOfTheService) {
 TEST_F(ConversionJobTest, APipelineConvertsAndEvaluates) {
   StartConversion();
   const std::string gguf = directory_ / "kimi.gguf", model = directory_ / "kimi";
-  WriteFileOrDie(directory_ / "text", Reference("prompt-short")["text"].get<std::string>());
+  WriteFileOrDie(directory_ / "text", Reference("passage-one")["text"].get<std::string>());
   const nlohmann::json pipeline = {
       {"priority", 3},
       {"steps",
@@ -96,7 +96,8 @@ TEST_F(ConversionJobTest, APipelineConvertsAndEvaluates) {
         {{"convert", {{"source", gguf}, {"destination", model}}}},
         {{"verify", {{"source", model}}}},
         {{"merge", {{"source", model}, {"destination", directory_ / "again.gguf"}}}},
-        {{"evaluate", {{"model", model}, {"text", directory_ / "text"}}}}}}};
+        {{"evaluate", {{"model", model}, {"text", directory_ / "text"}, {"base_model", model},
+                       {"chunk_tokens", 64}}}}}}};
   WriteFileOrDie(directory_ / "pipeline.json", pipeline.dump());
   nlohmann::json job = OdmoeJson({"jobs", "submit", directory_ / "pipeline.json", "--request-id",
                                   "r", "--endpoint", service_.endpoint, "--json"});
@@ -115,9 +116,29 @@ TEST_F(ConversionJobTest, APipelineConvertsAndEvaluates) {
   EXPECT_GT(ended["steps"][2]["result"]["metrics"]["hashes"], 0);
   EXPECT_EQ(ReadFileOrDie(gguf), ReadFileOrDie(directory_ / "again.gguf"));
   ExpectSameAsLocalConversion(model);
-  nlohmann::json score = OdmoeJson({"score", model, "-f", directory_ / "text", "--json"});
-  EXPECT_NEAR(ended["steps"][4]["result"]["metrics"]["perplexity"].get<double>(),
-              score["perplexity"].get<double>(), 1e-6);
+  nlohmann::json evaluated = OdmoeJson({"evaluate", model, "-f", directory_ / "text", "--chunk",
+                                        "64", "--json"});
+  const nlohmann::json& metrics = ended["steps"][4]["result"]["metrics"];
+  EXPECT_NEAR(metrics["perplexity"].get<double>(),
+              evaluated["text"]["perplexity"]["value"].get<double>(), 1e-6);
+  EXPECT_EQ(metrics["tokens"], evaluated["text"]["tokens"]);
+  EXPECT_NEAR(metrics["mean_kld"].get<double>(), 0.0, 1e-6);
+  EXPECT_EQ(metrics["same_top"], 1.0);
+  const nlohmann::json weights =
+      OdmoeJson({"evaluate", model, "--base", gguf, "--tensors", "--svg", directory_ / "plot.svg",
+                 "--json"})["weights"];
+  EXPECT_GT(weights["tensors"].size(), 50u);
+  EXPECT_EQ(weights["layers"][0]["relative"], 0.0);
+  EXPECT_THAT(ReadFileOrDie(directory_ / "plot.svg"), ::testing::HasSubstr("</svg>"));
+  const nlohmann::json importance = OdmoeJson({"imatrix", model, "-f", directory_ / "text", "-o",
+                                               directory_ / "importance.gguf", "--chunk", "64",
+                                               "--json"});
+  EXPECT_EQ(importance["chunks"], 7);  // of 508 tokens
+  EXPECT_GT(importance["tensors"], 40);
+  // Without anything to evaluate, or to compare with, there is a usage to learn.
+  EXPECT_EQ(Odmoe({"evaluate", model}).exit.code, 2);
+  EXPECT_EQ(Odmoe({"evaluate", model, "--tensors"}).exit.code, 2);
+  EXPECT_EQ(Odmoe({"evaluate", model, "--kl-divergence"}).exit.code, 2);
   // The same request again is the same job, and it can be shown and forgotten.
   EXPECT_EQ(OdmoeJson({"jobs", "submit", directory_ / "pipeline.json", "--request-id", "r",
                        "--endpoint", service_.endpoint, "--json"})["id"],

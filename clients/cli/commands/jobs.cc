@@ -244,7 +244,8 @@ void AddSubmit(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Opt
       "                  \"outtype\": \"q8_0\"}},\n"
       "     {\"convert\": {\"source\": \"kimi.gguf\", \"destination\": \"kimi\"}},\n"
       "     {\"verify\": {\"source\": \"kimi\"}},\n"
-      "     {\"evaluate\": {\"model\": \"kimi\", \"text\": \"chapter.txt\"}}]}\n"
+      "     {\"evaluate\": {\"model\": \"kimi\", \"text\": \"chapter.txt\",\n"
+      "                   \"base_model\": \"kimi-bf16\", \"chunk_tokens\": 512}}]}\n"
       "Examples:\n"
       "  odmoe jobs submit /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003\n"
       "  odmoe jobs submit pipeline.json --priority 10 --request-id nightly-7");

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/core/experts/expert_store.h"
+#include "services/core/generation/input_observer.h"
 #include "services/core/generation/language_model.h"
 
 namespace odmoe {
@@ -39,8 +40,10 @@ struct OpenedModel {
 };
 
 // Opens the model as the options say. Errors say what to do: convert first, load it in the service,
-// give more budget. A usage error where flags contradict each other.
-absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options);
+// give more budget. A usage error where flags contradict each other. `observer`, where it is not null,
+// sees what a model in this process multiplies, and must outlive it.
+absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options,
+                                      InputObserver* observer = nullptr);
 
 // OK for a complete model directory. NOT_FOUND, INVALID_ARGUMENT: what is there instead, and the
 // command that makes one out of it.

@@ -100,7 +100,7 @@ absl::Status CheckModelDirectory(const std::string& path) {
       "odmoe convert SRC -o DIR makes one"));
 }
 
-absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options) {
+absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options, InputObserver* observer) {
   ODMOE_RETURN_IF_ERROR(CheckFlags(options));
   OpenedModel opened;
   if (!options.endpoint.empty()) {
@@ -116,6 +116,7 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options) {
   local.threads = options.threads;
   local.context_length = options.context_length;
   local.prefetch = !options.no_prefetch;
+  local.observer = observer;
   ODMOE_ASSIGN_OR_RETURN(opened.model, OpenLocalLanguageModel(local));
   return opened;
 }

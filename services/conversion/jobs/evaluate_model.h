@@ -1,4 +1,4 @@
-// How well a model predicts a text.
+// How well a model predicts a text, as a step of a job.
 #pragma once
 
 #include <functional>
@@ -11,12 +11,10 @@
 
 namespace odmoe {
 
-// Opens `spec.model` and scores the text file `spec.text`, as plain text, in windows of 2,048 tokens
-// or the model's context, where that is less; each window starts anew. The result's metrics:
-// "perplexity", exp of the mean negative log-probability over all tokens that have one before them
-// in their window; "tokens", their number. Progress counts the text's bytes.
-// INVALID_ARGUMENT: less than two tokens, or larger than 64 MiB. CANCELLED: between two windows or
-// within one. And errors of `open_model` and of LanguageModel::Score.
+// Opens `spec.model`, and `spec.base_model` where there is one, and evaluates the text file `spec.text`
+// (see converter/evaluate/evaluate_text.h); StepResult says which metrics. Progress counts the text's
+// bytes, chunk by chunk.
+// INVALID_ARGUMENT: a text larger than 64 MiB. And errors of `open_model` and of EvaluateText.
 absl::StatusOr<StepResult> EvaluateModel(
     const OpenModelFunction& open_model, FileSystem& files, const EvaluateSpec& spec,
     const Cancellation& cancellation, const std::function<void(const JobProgress&)>& on_progress);

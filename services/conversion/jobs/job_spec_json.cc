@@ -126,11 +126,15 @@ absl::StatusOr<StepSpec> VerifyFrom(const JsonObject& object) {
 }
 
 absl::StatusOr<StepSpec> EvaluateFrom(const JsonObject& object) {
-  ODMOE_RETURN_IF_ERROR(CheckKeys(object, {"model", "text"}));
+  ODMOE_RETURN_IF_ERROR(
+      CheckKeys(object, {"model", "text", "base_model", "chunk_tokens", "max_chunks"}));
   EvaluateSpec spec;
   ODMOE_RETURN_IF_ERROR(FieldReader(object)
                             .Text("model", spec.model, true)
                             .Text("text", spec.text, true)
+                            .Text("base_model", spec.base_model)
+                            .Count("chunk_tokens", spec.chunk_tokens, 8, 1 << 24)
+                            .Count("max_chunks", spec.max_chunks, 0, int64_t{1} << 31)
                             .status());
   return spec;
 }
@@ -187,7 +191,14 @@ Json ToJson(const VerifySpec& spec) {
   return json;
 }
 
-Json ToJson(const EvaluateSpec& spec) { return {{"model", spec.model}, {"text", spec.text}}; }
+Json ToJson(const EvaluateSpec& spec) {
+  const EvaluateSpec defaults;
+  Json json{{"model", spec.model}, {"text", spec.text}};
+  if (!spec.base_model.empty()) json["base_model"] = spec.base_model;
+  if (spec.chunk_tokens != defaults.chunk_tokens) json["chunk_tokens"] = spec.chunk_tokens;
+  if (spec.max_chunks != 0) json["max_chunks"] = spec.max_chunks;
+  return json;
+}
 
 }  // namespace
 

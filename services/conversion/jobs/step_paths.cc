@@ -13,7 +13,10 @@ void AddOptional(std::vector<StepPath>& paths, const char* field, std::string& p
 
 std::vector<StepPath> PathsOf(StepSpec& step) {
   if (auto* evaluate = std::get_if<EvaluateSpec>(&step)) {
-    return {{"model", &evaluate->model, false}, {"text", &evaluate->text, false}};
+    std::vector<StepPath> paths = {{"model", &evaluate->model, false},
+                                   {"text", &evaluate->text, false}};
+    AddOptional(paths, "base_model", evaluate->base_model);
+    return paths;
   }
   if (auto* merge = std::get_if<MergeSpec>(&step)) {
     return {{"source_path", &merge->source, false},

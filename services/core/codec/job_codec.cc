@@ -19,6 +19,8 @@ constexpr size_t kMaxNameBytes = 32;        // of an outtype
 constexpr size_t kMaxMetadataBytes = 65536;
 constexpr int kMaxMetadata = 1000;
 constexpr int64_t kMaxPadVocab = 1 << 30;
+constexpr int64_t kMaxChunkTokens = 1 << 24;
+constexpr int64_t kMaxChunks = int64_t{1} << 31;
 constexpr int32_t kMaxConcurrency = 1024;
 
 // The field of a step being read, for messages: "spec.steps[0].convert.".
@@ -109,6 +111,9 @@ ConvertSpec Read(const v1::ConvertSpec& message) {
 void Fill(const EvaluateSpec& from, v1::EvaluateSpec& to) {
   to.set_model_path(ReplaceInvalidUtf8(from.model));
   to.set_text_path(ReplaceInvalidUtf8(from.text));
+  to.set_base_model_path(ReplaceInvalidUtf8(from.base_model));
+  to.set_chunk_tokens(from.chunk_tokens);
+  to.set_max_chunks(from.max_chunks);
 }
 
 void Fill(const MergeSpec& from, v1::MergeSpec& to) {
@@ -131,11 +136,19 @@ absl::StatusOr<StepSpec> Read(const v1::StepSpec& message, const std::string& pr
       return Read(message.convert());
     }
     case v1::StepSpec::kEvaluate: {
+      const v1::EvaluateSpec& evaluate = message.evaluate();
       FieldChecker check(absl::StrCat(prefix, ".evaluate."));
-      check.Path("model_path", message.evaluate().model_path())
-          .Path("text_path", message.evaluate().text_path());
+      check.Path("model_path", evaluate.model_path())
+          .Path("text_path", evaluate.text_path())
+          .Text("base_model_path", evaluate.base_model_path(), kMaxPathBytes)
+          .Range("chunk_tokens", evaluate.chunk_tokens(), kMaxChunkTokens)
+          .Range("max_chunks", evaluate.max_chunks(), kMaxChunks);
       ODMOE_RETURN_IF_ERROR(check.status());
-      return EvaluateSpec{message.evaluate().model_path(), message.evaluate().text_path()};
+      EvaluateSpec spec = {evaluate.model_path(), evaluate.text_path(),
+                           evaluate.base_model_path()};
+      if (evaluate.chunk_tokens() != 0) spec.chunk_tokens = evaluate.chunk_tokens();
+      spec.max_chunks = evaluate.max_chunks();
+      return spec;
     }
     case v1::StepSpec::kMerge: {
       const v1::MergeSpec& merge = message.merge();

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace odmoe {
 
@@ -13,14 +14,12 @@ struct ProductInput {
   int64_t matrix = 0;         // which of those the tensor stacks: an expert, or a head
   int64_t matrices = 1;
   bool routed = false;        // experts, each of which sees the tokens that chose it, no others
-  const float* x = nullptr;   // row r is x[r * stride] to x[r * stride + columns - 1]
-  int64_t rows = 0;           // tokens
+  absl::Span<const float* const> rows;  // a token each: [columns]
   int64_t columns = 0;
-  int64_t stride = 0;
 };
 
 // Told of every product with a weight while a model runs. Called by one thread at a time, in the
-// order of the products.
+// order of the products. Activations that a product takes in 8 bits are told as that rounds them.
 class InputObserver {
  public:
   virtual ~InputObserver() = default;

@@ -21,7 +21,9 @@ const std::string& DestinationOf(const StepSpec& step) {
 
 std::vector<std::string> SourcesOf(const StepSpec& step) {
   if (const auto* evaluate = std::get_if<EvaluateSpec>(&step)) {
-    return {evaluate->model, evaluate->text};
+    std::vector<std::string> paths = {evaluate->model, evaluate->text};
+    AddUnlessEmpty(evaluate->base_model, paths);
+    return paths;
   }
   if (const auto* merge = std::get_if<MergeSpec>(&step)) return {merge->source};
   if (const auto* verify = std::get_if<VerifySpec>(&step)) return {verify->source};

@@ -58,10 +58,14 @@ struct VerifySpec {
   bool operator==(const VerifySpec&) const = default;
 };
 
-// Measure the perplexity of the model directory `model` on the text file `text`.
+// Measure the perplexity of the model directory `model` on the text file `text`, and its divergence
+// from `base_model`. Mirrors EvaluateTextOptions.
 struct EvaluateSpec {
   std::string model;
   std::string text;
+  std::string base_model;      // a model directory, or ""
+  int32_t chunk_tokens = 512;  // 8 or more
+  int64_t max_chunks = 0;      // 0: as many as the text has
 
   bool operator==(const EvaluateSpec&) const = default;
 };
@@ -99,7 +103,9 @@ struct JobProgress {
 struct StepResult {
   uint64_t bytes = 0;  // of the output, all its files; of a verification, bytes checked
   std::string digest;  // of a model directory's experts, of GGUF files' bytes; or ""
-  // Of an evaluation "perplexity" and "tokens"; of a verification "experts", "tensors" and "hashes",
+  // Of an evaluation "perplexity", "perplexity_error", "tokens" (scored), "chunks" and
+  // "tokens_per_second", with a base model also "base_perplexity", "mean_kld", "median_kld", "kld_99",
+  // "max_kld", "same_top" and "rms_delta_p"; of a verification "experts", "tensors" and "hashes",
   // how many of each were compared.
   std::map<std::string, double> metrics;
 };

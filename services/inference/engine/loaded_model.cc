@@ -93,7 +93,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   ODMOE_ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->base->metadata()));
   ODMOE_RETURN_IF_ERROR(CheckVocabulary(*model->tokenizer, model->config));
   ODMOE_ASSIGN_OR_RETURN(
-      model->weights, FindModelWeights(model->config, *model->base, model->store->catalog()));
+      model->weights, FindModelWeights(model->config, *model->base, model->store->catalog(),
+                                       options.observer));
 
   int64_t context = model->config.context;
   if (options.context_length > 0) context = std::min<int64_t>(context, options.context_length);
@@ -105,7 +106,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   const int threads =
       options.threads > 0 ? options.threads : ComputePool::AvailableProcessors();
   model->pool = std::make_unique<ComputePool>(threads);
-  if (options.prefetch && model->config.routing.experts > 0) {
+  if (options.prefetch && options.observer == nullptr && model->config.routing.experts > 0) {
     model->predictor =
         std::make_unique<NextRouterPredictor>(model->config, model->weights, *model->pool,
                                               NextRouterPredictor::DefaultWidth(model->config));

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/core/experts/expert_store.h"
+#include "services/core/generation/input_observer.h"
 #include "services/core/generation/language_model.h"
 
 namespace odmoe {
@@ -26,6 +27,9 @@ struct LocalModelOptions {
   // Memory all requests' KV caches may take together. 0: four full contexts, but at most a quarter
   // of the memory the process could still take.
   uint64_t kv_budget_bytes = 0;
+  // Told of what goes into each weight's products, by whoever has the turn; null: nobody is. The model
+  // then predicts nothing, as that multiplies too. Must outlive the model.
+  InputObserver* observer = nullptr;
 };
 
 // Opens the model: reads its metadata, maps its weights, checks every shape.

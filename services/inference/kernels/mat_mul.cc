@@ -1,9 +1,11 @@
 #include "services/inference/kernels/mat_mul.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "services/core/generation/input_observer.h"
 #include "services/inference/kernels/simd.h"
 
 namespace odmoe {
@@ -41,6 +43,36 @@ void ComputeBlock(const Product& p, DotFunction dot, int64_t block) {
   }
 }
 
+// Tells who wants to know what a product takes in.
+void Observe(const Product& p) {
+  const ObservedTensor& tensor = *p.weights.observed;
+  ProductInput input;
+  input.tensor = tensor.name;
+  input.matrix = p.weights.matrix;
+  input.matrices = tensor.matrices;
+  input.routed = tensor.routed;
+  input.columns = p.weights.columns;
+  std::vector<const float*> rows(p.tokens);
+  std::vector<float> decoded;
+  if (FormFor(p.weights.dtype) == ActivationForm::kF32) {
+    for (int64_t t = 0; t < p.tokens; ++t) rows[t] = reinterpret_cast<const float*>(p.x[t]);
+  } else {
+    constexpr int64_t kElements = BlockQ8Activation::kElements;
+    decoded.resize(p.tokens * input.columns);
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      float* row = decoded.data() + t * input.columns;
+      const auto* blocks = reinterpret_cast<const BlockQ8Activation*>(p.x[t]);
+      for (int64_t i = 0; i < input.columns; ++i) {
+        const BlockQ8Activation& block = blocks[i / kElements];
+        row[i] = block.d * static_cast<float>(block.q[i % kElements]);
+      }
+      rows[t] = row;
+    }
+  }
+  input.rows = rows;
+  tensor.observer->OnInput(input);
+}
+
 }  // namespace
 
 absl::Status CheckMultipliable(DType weights) {
@@ -55,6 +87,7 @@ void MatMul(ComputePool& pool, absl::Span<const Product> products) {
   absl::InlinedVector<int64_t, 65> starts = {0};
   int64_t operations = 0;
   for (const Product& p : products) {
+    if (p.weights.observed != nullptr) Observe(p);
     starts.push_back(starts.back() + BlockCount(p));
     operations += p.weights.rows * p.weights.columns * p.tokens;
   }

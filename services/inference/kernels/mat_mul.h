@@ -29,7 +29,8 @@ absl::Status CheckMultipliable(DType weights);
 // The form of activations that products with `weights` take.
 ActivationForm FormFor(DType weights);
 
-// Computes all products, rows shared out to the pool's threads. An output does not depend, to the
+// Computes all products, rows shared out to the pool's threads, and first tells observers, if there
+// are any, on the calling thread. An output does not depend, to the
 // bit, on the number of threads, rows, tokens or products.
 void MatMul(ComputePool& pool, absl::Span<const Product> products);
 

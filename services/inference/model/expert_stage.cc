@@ -12,9 +12,13 @@
 namespace odmoe {
 namespace {
 
-WeightMatrix MatrixOf(const ExpertTensor& tensor, const std::byte* expert) {
-  return {tensor.dtype, tensor.rows, tensor.columns,
-          tensor.bytes / static_cast<uint64_t>(tensor.rows), expert + tensor.offset};
+WeightMatrix MatrixOf(const ExpertTensor& tensor, const std::byte* bytes,
+                      const ObservedTensor* observed, int32_t expert) {
+  WeightMatrix matrix = {tensor.dtype, tensor.rows, tensor.columns,
+                         tensor.bytes / static_cast<uint64_t>(tensor.rows), bytes + tensor.offset};
+  matrix.observed = observed;
+  matrix.matrix = expert;
+  return matrix;
 }
 
 }  // namespace
@@ -118,7 +122,7 @@ absl::Status ExpertStage::RunWave(const Step& step, const LayerWeights& weights,
   while (!pending_.empty()) {
     ODMOE_RETURN_IF_ERROR(step.CheckWanted());
     ODMOE_RETURN_IF_ERROR(TakeArrived(step, *batch));
-    ComputeArrived(weights.experts->layout, first, x);
+    ComputeArrived(weights, first, x);
   }
   step.use->hits += batch->hits();
   step.use->misses += count - batch->hits();
@@ -145,7 +149,9 @@ absl::Status ExpertStage::TakeArrived(const Step& step, ExpertBatch& batch) {
   return absl::OkStatus();
 }
 
-void ExpertStage::ComputeArrived(const ExpertLayout& layout, size_t first, Activations& x) {
+void ExpertStage::ComputeArrived(const LayerWeights& weights, size_t first, Activations& x) {
+  const ExpertLayout& layout = weights.experts->layout;
+  const auto& [w1_observed, w2_observed, w3_observed] = weights.observed_experts;
   const int64_t ffn = config_.expert_ffn;
   const int64_t used = config_.routing.used;
   const int64_t first_row = rows_done_;
@@ -161,9 +167,11 @@ void ExpertStage::ComputeArrived(const ExpertLayout& layout, size_t first, Activ
       w1_rows_[rows_done_] = w1_x[slot / used];
       w3_rows_[rows_done_] = w3_x[slot / used];
     }
-    products_.push_back({MatrixOf(layout.w1, arrived.bytes), w1_rows_.data() + row,
+    products_.push_back({MatrixOf(layout.w1, arrived.bytes, w1_observed, chosen.expert),
+                         w1_rows_.data() + row,
                          chosen.slot_count, gate_.data() + row * ffn, ffn});
-    products_.push_back({MatrixOf(layout.w3, arrived.bytes), w3_rows_.data() + row,
+    products_.push_back({MatrixOf(layout.w3, arrived.bytes, w3_observed, chosen.expert),
+                         w3_rows_.data() + row,
                          chosen.slot_count, up_.data() + row * ffn, ffn});
   }
   MatMul(pool_, products_);
@@ -177,7 +185,8 @@ void ExpertStage::ComputeArrived(const ExpertLayout& layout, size_t first, Activ
   int64_t row = 0;
   for (const Arrived& arrived : arrived_) {
     const Chosen& chosen = chosen_[first + arrived.position];
-    products_.push_back({MatrixOf(layout.w2, arrived.bytes), inner_rows + row, chosen.slot_count,
+    products_.push_back({MatrixOf(layout.w2, arrived.bytes, w2_observed, chosen.expert),
+                         inner_rows + row, chosen.slot_count,
                          output_.data() + (first_row + row) * config_.dim, config_.dim});
     row += chosen.slot_count;
   }

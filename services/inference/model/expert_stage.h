@@ -53,7 +53,7 @@ class ExpertStage {
                        size_t count, Activations& x, absl::FunctionRef<void()> meanwhile);
   // Moves the experts that have arrived from pending_ to arrived_, waiting for one if none has.
   absl::Status TakeArrived(const Step& step, ExpertBatch& batch);
-  void ComputeArrived(const ExpertLayout& layout, size_t first, Activations& x);
+  void ComputeArrived(const LayerWeights& weights, size_t first, Activations& x);
   void Reduce(const LayerWeights& weights, int64_t tokens, float* hidden);
 
   const ModelConfig& config_;

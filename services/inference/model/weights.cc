@@ -22,7 +22,8 @@ std::string ShapeText(const Shape& shape) {
 // Looks tensors up by name and checks what it finds.
 class Finder {
  public:
-  explicit Finder(const BaseModel& base) : base_(base) {}
+  Finder(const BaseModel& base, InputObserver* observer, ModelWeights& weights)
+      : base_(base), observer_(observer), weights_(weights) {}
 
   bool Has(const std::string& name) const { return base_.Find(name) != nullptr; }
 
@@ -55,11 +56,20 @@ class Finder {
     ODMOE_ASSIGN_OR_RETURN(const uint64_t row_bytes, RowBytes(tensor->dtype, tensor->columns()));
     WeightMatrix matrix = {tensor->dtype, tensor->rows(), tensor->columns(), row_bytes,
                            tensor->data.data()};
+    matrix.observed = Observed(name, shape.size() > 2 ? shape[2] : 1, false);
     if (tensor->dtype != DType::kI2_S) return matrix;
     matrix.scale = DecodeI2_SScale(matrix.Row(matrix.rows));
     if (std::isfinite(matrix.scale)) return matrix;
     return absl::DataLossError(
         absl::StrCat("tensor ", name, " has the scale ", matrix.scale, ", expected a number"));
+  }
+
+  // Whom to tell of products with a tensor; null: nobody.
+  const ObservedTensor* Observed(const std::string& name, int64_t matrices, bool routed) const {
+    if (observer_ == nullptr) return nullptr;
+    weights_.observed.push_back(std::make_unique<const ObservedTensor>(
+        ObservedTensor{observer_, name, matrices, routed}));
+    return weights_.observed.back().get();
   }
 
   // A vector in float, whatever it is stored as.
@@ -73,6 +83,8 @@ class Finder {
 
  private:
   const BaseModel& base_;
+  InputObserver* const observer_;
+  ModelWeights& weights_;
 };
 
 absl::Status FindGrouped(const ModelConfig& c, const Finder& find, const std::string& block,
@@ -194,15 +206,20 @@ absl::StatusOr<LayerWeights> FindLayer(const ModelConfig& c, const Finder& find,
                            FindFeedForward(find, block, "_shexp.weight", c.dim, c.shared_ffn));
   }
   ODMOE_ASSIGN_OR_RETURN(w.experts, FindExperts(c, catalog, layer));
+  int part = 0;
+  for (const char* name : {"ffn_gate_exps.weight", "ffn_down_exps.weight", "ffn_up_exps.weight"}) {
+    w.observed_experts[part++] = find.Observed(block + name, c.routing.experts, true);
+  }
   return w;
 }
 
 }  // namespace
 
 absl::StatusOr<ModelWeights> FindModelWeights(const ModelConfig& config, const BaseModel& base,
-                                              const ExpertCatalog& experts) {
+                                              const ExpertCatalog& experts,
+                                              InputObserver* observer) {
   ModelWeights weights;
-  const Finder find(base);
+  const Finder find(base, observer, weights);
   const Shape vocabulary = {config.dim, config.vocabulary};
   ODMOE_ASSIGN_OR_RETURN(weights.embeddings, find.Matrix("token_embd.weight", vocabulary));
   if (IsBitnetDType(weights.embeddings.dtype)) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -47,6 +48,7 @@ struct LayerWeights {
   WeightMatrix router;           // [experts, dim]; MoE layers
   std::vector<float> router_bias;          // [experts] or empty
   const LayerExperts* experts = nullptr;   // MoE layers
+  const ObservedTensor* observed_experts[3] = {};  // w1, w2, w3; null: nobody wants to know
 };
 
 struct ModelWeights {
@@ -54,13 +56,16 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   std::vector<float> output_norm;  // [dim]
   WeightMatrix output;             // [vocabulary, dim]; the embeddings where they are tied
+  std::vector<std::unique_ptr<const ObservedTensor>> observed;  // those that matrices point at
 };
 
-// Views into `base` and `experts`, which must outlive them.
+// Views into `base` and `experts`, which must outlive them, as must `observer`: it is told of each
+// product with these weights; null: nobody is.
 // INVALID_ARGUMENT: a tensor is missing, or its shape is not the one above (both are named).
 // UNIMPLEMENTED: a format no kernel multiplies by. FAILED_PRECONDITION: the experts are not this
 // model's.
 absl::StatusOr<ModelWeights> FindModelWeights(const ModelConfig& config, const BaseModel& base,
-                                              const ExpertCatalog& experts);
+                                              const ExpertCatalog& experts,
+                                              InputObserver* observer = nullptr);
 
 }  // namespace odmoe

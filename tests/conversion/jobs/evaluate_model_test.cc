@@ -1,29 +1,26 @@
 #include "services/conversion/jobs/evaluate_model.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
-#include <limits>
 #include <memory>
+#include <vector>
 
 #include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
 
-// A token a byte, each of log-probability -1.
+// A token a byte; each as likely as the others, but for byte 0, which a text does not have.
 class FakeModel : public LanguageModel {
  public:
-  explicit FakeModel(int32_t context) : context_(context) {}
+  explicit FakeModel(float likes_zero) : likes_zero_(likes_zero) {}
   absl::StatusOr<ModelInfo> Info() override {
     ModelInfo info;
-    info.context_length = context_;
+    info.context_length = 16;
+    info.vocabulary_size = 256;
     return info;
   }
   absl::StatusOr<std::vector<TokenId>> Tokenize(absl::string_view text,
-                                                const TokenizeOptions& options) override {
-    EXPECT_FALSE(options.add_special || options.parse_special);
+                                                const TokenizeOptions&) override {
     return std::vector<TokenId>(text.begin(), text.end());
   }
   absl::StatusOr<std::string> Detokenize(const std::vector<TokenId>&) override { return ""; }
@@ -31,59 +28,73 @@ class FakeModel : public LanguageModel {
                                            const OnToken&) override {
     return absl::UnimplementedError("");
   }
-  absl::StatusOr<ScoreResult> Score(const ScoreRequest& request, const CallOptions&) override {
-    EXPECT_LE(request.prompt.tokens.size(), size_t(context_));
-    windows.push_back(request.prompt.tokens.size());
-    ScoreResult result;
-    result.tokens = request.prompt.tokens;
-    result.logprobs.assign(request.prompt.tokens.size(), -1.0);
-    result.logprobs[0] = std::numeric_limits<double>::quiet_NaN();
-    return result;
+  absl::StatusOr<ScoreResult> Score(const ScoreRequest&, const CallOptions&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::Status Logits(const std::vector<TokenId>& tokens, int64_t first, const CallOptions&,
+                      const OnLogits& on_logits) override {
+    std::vector<float> logits(256, 0.0f);
+    logits[0] = likes_zero_;
+    for (int64_t i = first; i < static_cast<int64_t>(tokens.size()); ++i) {
+      if (absl::Status status = on_logits(i, logits); !status.ok()) return status;
+    }
+    return absl::OkStatus();
   }
 
-  std::vector<size_t> windows;
-
  private:
-  const int32_t context_;
+  const float likes_zero_;
 };
 
 class EvaluateModelTest : public ::testing::Test {
  protected:
-  absl::StatusOr<StepResult> Evaluate(const std::string& text) {
+  absl::StatusOr<StepResult> Evaluate(const std::string& text, const std::string& base = "") {
     WriteFileOrDie(folder_ / "text", text);
     return EvaluateModel(
-        [this](const std::string&) -> absl::StatusOr<std::shared_ptr<LanguageModel>> {
-          return model_;
+        [this](const std::string& name) -> absl::StatusOr<std::shared_ptr<LanguageModel>> {
+          opened_.push_back(name);
+          if (name == "missing") return absl::NotFoundError("no such model");
+          return std::make_shared<FakeModel>(name == "model" ? 0.0f : 1.0f);
         },
-        PosixFileSystem(), {"model", folder_ / "text"}, cancellation_,
+        PosixFileSystem(), {"model", folder_ / "text", base, 10, 0}, cancellation_,
         [this](const JobProgress& progress) { progress_.push_back(progress); });
   }
 
   TemporaryDirectory folder_;
-  std::shared_ptr<FakeModel> model_ = std::make_shared<FakeModel>(10);
   Cancellation cancellation_;
   std::vector<JobProgress> progress_;
+  std::vector<std::string> opened_;
 };
 
-TEST_F(EvaluateModelTest, ScoresInWindowsOfTheContext) {
-  const auto result = Evaluate(std::string(25, 'x'));
+TEST_F(EvaluateModelTest, ScoresTheSecondHalfOfEachChunk) {
+  const auto result = Evaluate(std::string(35, 'x'));
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(model_->windows, ::testing::ElementsAre(10, 10, 5));
-  EXPECT_EQ(result->metrics.at("tokens"), 9 + 9 + 4);
-  EXPECT_NEAR(result->metrics.at("perplexity"), std::exp(1.0), 1e-12);
-  EXPECT_EQ(progress_.back().done_bytes, 25u);
-  EXPECT_EQ(progress_.back().total_bytes, 25u);
+  EXPECT_EQ(result->metrics.at("chunks"), 3);
+  EXPECT_EQ(result->metrics.at("tokens"), 3 * 4);
+  EXPECT_NEAR(result->metrics.at("perplexity"), 256.0, 1e-9);
+  EXPECT_EQ(result->metrics.count("mean_kld"), 0u);
+  EXPECT_EQ(progress_.back().done_bytes, 35u);
+  EXPECT_EQ(progress_.back().total_bytes, 35u);
 }
 
-TEST_F(EvaluateModelTest, ATokenAloneAtTheEndIsLeftOut) {
-  EXPECT_EQ(Evaluate(std::string(11, 'x'))->metrics.at("tokens"), 9);
+TEST_F(EvaluateModelTest, ComparesWithABaseModel) {
+  const auto result = Evaluate(std::string(35, 'x'), "base");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(opened_, ::testing::ElementsAre("model", "base"));
+  const double sum = 255.0 + std::exp(1.0);
+  EXPECT_NEAR(result->metrics.at("base_perplexity"), sum, 1e-4);
+  const double kld = 255.0 / sum * std::log(256.0 / sum) +
+                     std::exp(1.0) / sum * (1.0 + std::log(256.0 / sum));
+  EXPECT_NEAR(result->metrics.at("mean_kld"), kld, 1e-6);
+  EXPECT_NEAR(result->metrics.at("median_kld"), kld, 1e-6);
+  EXPECT_EQ(result->metrics.at("same_top"), 1.0);
 }
 
 TEST_F(EvaluateModelTest, RefusesTooLittleTextAndHeedsACancellation) {
-  EXPECT_EQ(Evaluate("x").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Evaluate(std::string(19, 'x')).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Evaluate("").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Evaluate(std::string(35, 'x'), "missing").status().code(), absl::StatusCode::kNotFound);
   cancellation_.Cancel();
-  EXPECT_EQ(Evaluate("some text").status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Evaluate(std::string(35, 'x')).status().code(), absl::StatusCode::kCancelled);
 }
 
 }  // namespace

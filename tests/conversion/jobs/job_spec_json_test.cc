@@ -16,7 +16,8 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
       {"merge": {"source": "b", "destination": "d.gguf", "verify": false, "concurrency": 3,
                  "restart": true}},
       {"verify": {"source": "b", "concurrency": 4}},
-      {"evaluate": {"model": "b", "text": "c.txt"}}]})",
+      {"evaluate": {"model": "b", "text": "c.txt", "base_model": "d", "chunk_tokens": 256,
+                    "max_chunks": 60}}]})",
                                  "job.json");
   ASSERT_TRUE(spec.ok()) << spec.status();
   ConvertSpec convert{.source = "a", .destination = "b.gguf", .outtype = "q8_0"};
@@ -29,7 +30,7 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
   JobSpec expected;
   expected.priority = 5;
   expected.steps = {convert, MergeSpec{"b", "d.gguf", false, 3, true}, VerifySpec{"b", 4},
-                    EvaluateSpec{"b", "c.txt"}};
+                    EvaluateSpec{"b", "c.txt", "d", 256, 60}};
   EXPECT_EQ(*spec, expected);
   for (const StepSpec& step : expected.steps) {
     EXPECT_EQ(*StepSpecFromJson(*StepSpecToJson(step), "step"), step);
@@ -58,6 +59,9 @@ TEST(JobSpecJsonTest, RefusesWhatIsNone) {
       {R"({"steps": [{"convert": {"source": "a", "destination": "b", "restart": 1}}]})", "restart"},
       {R"({"steps": [{"merge": {"source": "a", "destination": "b", "restart": "yes"}}]})", "restart"},
       {R"({"steps": [{"evaluate": {"model": "a"}}]})", "text"},
+      {R"({"steps": [{"evaluate": {"model": "a", "text": "b", "chunk_tokens": 7}}]})",
+       "chunk_tokens"},
+      {R"({"steps": [{"evaluate": {"model": "a", "text": "b", "max_chunks": -1}}]})", "max_chunks"},
       {R"({"prio": 1, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "prio"},
       {R"({"priority": 5000, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "priority"},
   };

@@ -162,13 +162,13 @@ TEST(ImportanceMatrixTest, RefusesFilesThatContradictThemselves) {
 }
 
 TEST(ImportanceSumsTest, WritesWhatTheReaderAndTheReferenceRead) {
-  const float x[] = {1, 2, 0, 3, 4, 0};  // two rows of two, a stride of three
+  const float first[] = {1, 2};
+  const float second[] = {3, 4};
+  const float* const rows[] = {first, second};
   ImportanceSums sums;
   ProductInput input;
-  input.x = x;
+  input.rows = rows;
   input.columns = 2;
-  input.stride = 3;
-  input.rows = 2;
   input.tensor = "blk.0.attn_q.weight";
   sums.OnInput(input);
   sums.OnInput(input);
@@ -216,9 +216,9 @@ TEST(ImportanceSumsTest, RefusesInputsThatAreNoNumbersAndAnEmptyMatrix) {
   const float x[] = {1, std::numeric_limits<float>::quiet_NaN()};
   ProductInput input;
   input.tensor = "output.weight";
-  input.x = x;
-  input.rows = 1;
-  input.columns = input.stride = 2;
+  const float* const rows[] = {x};
+  input.rows = rows;
+  input.columns = 2;
   sums.OnInput(input);
   EXPECT_EQ(sums.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(sums.Write(PosixFileSystem(), folder / "out.gguf", {}).code(),

@@ -27,7 +27,7 @@ JobSpec SomeSpec() {
   convert.concurrency = 3;
   convert.restart = true;
   JobSpec spec;
-  spec.steps = {convert, EvaluateSpec{"/models/b", "/texts/c"},
+  spec.steps = {convert, EvaluateSpec{"/models/b", "/texts/c", "/models/d", 256, 60},
                 MergeSpec{"/models/b", "/models/c.gguf", false, 2, true}, VerifySpec{"/models/b", 3}};
   spec.priority = -7;
   return spec;
@@ -196,6 +196,15 @@ TEST(JobCodecTest, EveryFieldOfASpecIsChecked) {
                  "spec.steps[1].evaluate.model_path");
   expect_refused([](auto& spec) { spec.mutable_steps(1)->mutable_evaluate()->clear_text_path(); },
                  "spec.steps[1].evaluate.text_path");
+  const auto evaluate = [&](auto change, const std::string& field) {
+    expect_refused([&](auto& spec) { change(*spec.mutable_steps(1)->mutable_evaluate()); },
+                   "spec.steps[1].evaluate." + field);
+  };
+  evaluate([&](auto& e) { e.set_base_model_path(long_path); }, "base_model_path");
+  evaluate([](auto& e) { e.set_chunk_tokens(-1); }, "chunk_tokens");
+  evaluate([](auto& e) { e.set_chunk_tokens(1 << 30); }, "chunk_tokens");
+  evaluate([](auto& e) { e.set_max_chunks(-1); }, "max_chunks");
+  evaluate([](auto& e) { e.set_max_chunks(int64_t{1} << 40); }, "max_chunks");
   expect_refused([](auto& spec) { spec.mutable_steps(2)->mutable_merge()->clear_source_path(); },
                  "spec.steps[2].merge.source_path");
   expect_refused(

@@ -167,6 +167,44 @@ TEST_F(LocalLanguageModelTest, AStopStringEndsTheTextBeforeIt) {
   EXPECT_EQ(continuation.text, " I was a-going to");
 }
 
+TEST_F(LocalLanguageModelTest, LogitsAreThoseOfScore) {
+  LocalModelOptions options = Options();
+  options.prefill_chunk = 7;
+  const auto model = Open(options);
+  const ReferenceText& reference = ReferenceTexts()[3];
+  ASSERT_GT(reference.tokens.size(), 10u);
+  ScoreRequest score;
+  score.prompt.tokens = reference.tokens;
+  const auto expected = model->Score(score, {});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  int64_t next = 5;
+  const auto compare = [&](int64_t position, absl::Span<const float> logits) {
+    EXPECT_EQ(position, next++);
+    double sum = 0.0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+    if (next < static_cast<int64_t>(reference.tokens.size())) {
+      EXPECT_NEAR(logits[reference.tokens[next]] - std::log(sum), expected->logprobs[next], 1e-6);
+    }
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(model->Logits(reference.tokens, 5, {}, compare).ok());
+  EXPECT_EQ(next, static_cast<int64_t>(reference.tokens.size()));
+
+  const auto ignore = [](int64_t, absl::Span<const float>) { return absl::OkStatus(); };
+  const auto code = [&](const std::vector<TokenId>& tokens, int64_t first) {
+    return model->Logits(tokens, first, {}, ignore).code();
+  };
+  EXPECT_EQ(code({}, 0), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 2}, 2), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 2}, -1), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code({1, 1 << 20}, 0), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(std::vector<TokenId>(5000, 1), 0), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(model->Logits({1, 2}, 0, {}, [](int64_t, absl::Span<const float>) {
+              return absl::AbortedError("enough");
+            }).code(),
+            absl::StatusCode::kAborted);
+}
+
 TEST_F(LocalLanguageModelTest, LogprobsAreThoseOfScore) {
   const auto model = Open(Options());
   const ReferenceText& reference = ReferenceTexts()[0];
