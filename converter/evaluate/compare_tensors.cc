@@ -13,8 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "converter/merge/open_as_gguf.h"
 #include "converter/progress.h"
+#include "converter/quantize/quantize_source.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
 
@@ -305,10 +305,10 @@ absl::StatusOr<TensorReport> CompareTensors(
     const CompareTensorsOptions& options, const Cancellation* cancellation,
     const std::function<void(const ConvertProgress&)>& on_progress) {
   FileSystem& fs = options.file_system != nullptr ? *options.file_system : PosixFileSystem();
-  ODMOE_ASSIGN_OR_RETURN(const auto model, OpenAsGguf(fs, options.model));
-  ODMOE_ASSIGN_OR_RETURN(const auto base, OpenAsGguf(fs, options.base));
+  ODMOE_ASSIGN_OR_RETURN(const auto model, QuantizeSource::Open(fs, options.model));
+  ODMOE_ASSIGN_OR_RETURN(const auto base, QuantizeSource::Open(fs, options.base));
   TensorReport report;
-  Comparison comparison(*model, *base);
+  Comparison comparison(model->model(), base->model());
   ODMOE_RETURN_IF_ERROR(comparison.Pair(report));
   StepProgress progress({.step = "compare",
                          .step_number = 1,

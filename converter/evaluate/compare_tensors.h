@@ -57,8 +57,9 @@ struct TensorReport {
 };
 
 struct CompareTensorsOptions {
-  std::string model;                  // a GGUF file, a shard of one, or a model directory
-  std::string base;                   // likewise
+  // Each a GGUF file, a shard of one, a model directory or a Hugging Face checkpoint.
+  std::string model;
+  std::string base;
   int concurrency = 0;                // threads; 0: one a core
   FileSystem* file_system = nullptr;  // null: PosixFileSystem()
 };

@@ -189,7 +189,7 @@ void AddEvaluateCommand(CLI::App& app, Invocation& invocation) {
   command
       ->add_option("-b,--base", options->base,
                    "The model to compare with: a model directory, or with --tensors alone a GGUF "
-                   "file too")
+                   "file or a Hugging Face checkpoint too")
       ->type_name("MODEL");
   command
       ->add_option("--base-expert-budget", options->base_budget,

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "converter/evaluate/plot_svg.h"
-#include "converter/merge/open_as_gguf.h"
+#include "converter/quantize/quantize_source.h"
 #include "converter/toy/toy_model.h"
 #include "services/core/tensor/convert.h"
 #include "tests/support/temporary_directory.h"
@@ -136,10 +136,10 @@ TEST_F(CompareTensorsTest, AModelDirectoryIsReadAsTheFileItCameFrom) {
   const auto plan = PlanConversion({folder_ / "quantized.gguf", folder_ / "quantized"});
   ASSERT_TRUE(plan.ok()) << plan.status();
   ASSERT_TRUE(RunConversion(*plan, nullptr, [](const ConvertProgress&) {}).ok());
-  const auto model = OpenAsGguf(PosixFileSystem(), folder_ / "quantized");
-  ASSERT_TRUE(model.ok()) << model.status();
+  const auto source = QuantizeSource::Open(PosixFileSystem(), folder_ / "quantized");
+  ASSERT_TRUE(source.ok()) << source.status();
   const std::string bytes = ReadFileOrDie(folder_ / "quantized.gguf");
-  const RandomAccessFile& file = (*model)->shards()[0]->file();
+  const RandomAccessFile& file = (*source)->model().shards()[0]->file();
   ASSERT_EQ(file.size(), bytes.size());
   // In reads that straddle whatever there is.
   std::string read(bytes.size(), 'x');
