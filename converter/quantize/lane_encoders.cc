@@ -46,6 +46,11 @@ LaneEncoder FindLaneEncoder(DType dtype) {
   }
 }
 
+// Whether a format's encoder looks at importance.
+bool WeighsErrors(DType dtype) {
+  return dtype != DType::kMXFP4 && dtype != DType::kTQ1_0 && dtype != DType::kTQ2_0;
+}
+
 // Sums over a row, in order; formats of small blocks weigh by the row's mean square.
 std::vector<float> RowMeanSquares(const EncodeJob& job) {
   // Several rows at a time hide the latency of an addition.
@@ -104,7 +109,7 @@ bool EncodeInLanes(DType dtype, const EncodeJob& job) {
   const int64_t elements = info.block_elements, bytes = info.block_bytes;
   const int64_t blocks_per_row = job.columns / elements;
   const int64_t blocks = job.rows * blocks_per_row;
-  const bool weighted = job.importance != nullptr;
+  const bool weighted = job.importance != nullptr && WeighsErrors(dtype);
   const std::vector<float> means =
       weighted && elements < kSuperBlock ? RowMeanSquares(job) : std::vector<float>();
 
