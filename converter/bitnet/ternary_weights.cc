@@ -30,7 +30,8 @@ absl::Status Wrong(const CheckpointTensor& tensor, absl::string_view what) {
 absl::Status PassOver(const CheckpointTensor& tensor,
                       const std::function<absl::Status(int64_t first, int64_t count)>& look) {
   const int64_t rows = MatrixRows(tensor);
-  const int64_t at_once = std::max<int64_t>(1, kPassElements / MatrixColumns(tensor));
+  const int64_t columns = std::max<int64_t>(1, MatrixColumns(tensor));
+  const int64_t at_once = std::max<int64_t>(1, kPassElements / columns);
   for (int64_t row = 0; row < rows; row += at_once) {
     ODMOE_RETURN_IF_ERROR(look(row, std::min(at_once, rows - row)));
   }

@@ -87,14 +87,8 @@ class File {
   std::string data_;
 };
 
-void AddNorm(const std::string& name, int64_t size, File& file) {
-  file.AddBF16(name, {size}, Made(name, size, [](int32_t word) {
-                 return 1.0f + static_cast<float>(word % 17 - 8) / 64.0f;
-               }));
-}
-
-// An old spelling's values are those of the new one.
-void AddSubNorm(const std::string& name, const std::string& stored_as, int64_t size, File& file) {
+// The values are those of `name`, whatever it is stored as.
+void AddNorm(const std::string& name, const std::string& stored_as, int64_t size, File& file) {
   file.AddBF16(stored_as, {size}, Made(name, size, [](int32_t word) {
                  return 1.0f + static_cast<float>(word % 17 - 8) / 64.0f;
                }));
@@ -179,20 +173,18 @@ void WriteBitnetCheckpoint(const BitnetOptions& options, const std::string& path
   file.AddBF16(embedding, {kVocabulary, kHidden},
                Made(embedding, kVocabulary * kHidden,
                     [](int32_t word) { return static_cast<float>(word % 127 - 63) / 256.0f; }));
-  AddNorm("model.norm.weight", kHidden, file);
+  AddNorm("model.norm.weight", "model.norm.weight", kHidden, file);
   for (int64_t layer = 0; layer < kLayers; ++layer) {
     const std::string p = "model.layers." + std::to_string(layer) + ".";
-    AddNorm(p + "input_layernorm.weight", kHidden, file);
-    AddNorm(p + "post_attention_layernorm.weight", kHidden, file);
     const bool old = options.old_spelling;
-    AddSubNorm(p + "self_attn.attn_sub_norm.weight",
-               p + (old ? "self_attn.inner_attn_ln.weight" : "self_attn.attn_sub_norm.weight"),
-               kHidden, file);
-    if (std::find(options.left_out.begin(), options.left_out.end(),
-                  p + "mlp.ffn_sub_norm.weight") == options.left_out.end()) {
-      AddSubNorm(p + "mlp.ffn_sub_norm.weight",
-                 p + (old ? "mlp.ffn_layernorm.weight" : "mlp.ffn_sub_norm.weight"), kFfn, file);
-    }
+    const auto add = [&](const std::string& name, const std::string& stored_as, int64_t size) {
+      AddNorm(p + name + ".weight", p + stored_as + ".weight", size, file);
+    };
+    add("input_layernorm", "input_layernorm", kHidden);
+    add("post_attention_layernorm", "post_attention_layernorm", kHidden);
+    add("self_attn.attn_sub_norm", old ? "self_attn.inner_attn_ln" : "self_attn.attn_sub_norm",
+        kHidden);
+    add("mlp.ffn_sub_norm", old ? "mlp.ffn_layernorm" : "mlp.ffn_sub_norm", kFfn);
   }
   for (const BitnetProjection& projection : BitnetProjections(options.storage)) {
     AddProjection(projection, options, file);

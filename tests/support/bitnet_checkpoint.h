@@ -20,7 +20,6 @@ struct BitnetOptions {
   bool scale_divides = false;  // linear_class "bitlinear": weight_scale holds 1 / scale
   bool old_spelling = false;   // BitnetForCausalLM, inner_attn_ln, ffn_layernorm
   std::string hidden_act = "relu2";
-  std::vector<std::string> left_out = {};  // names of weights
 };
 
 // A projection as the checkpoint means it.

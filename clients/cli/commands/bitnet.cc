@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -120,6 +121,36 @@ absl::Status CheckDestination(const Options& options) {
       absl::StrCat(path, " exists; give another -o, or --force to replace it"));
 }
 
+absl::Status RunPlan(const Options& options, const ConvertPlan& plan,
+                     const Cancellation& cancellation, Console& console) {
+  ProgressDisplay display(console, options.output.quiet);
+  const absl::Status converted = RunConversion(
+      plan, &cancellation,
+      [&](const ConvertProgress& progress) { display.Update(ToProgressState(progress)); });
+  display.Finish();
+  return converted;
+}
+
+void PrintResult(const Options& options, uint64_t bytes, const TernaryReport& report,
+                 const std::optional<BitnetValidation>& validation, Console& console) {
+  if (options.output.json) {
+    Json json = ToJson(report);
+    json["destination"] = options.convert.destination;
+    json["bytes"] = bytes;
+    if (validation) json["validated_weights"] = validation->weights;
+    if (validation) json["generated"] = validation->text;
+    console.OutLine(DumpJson(json));
+    return;
+  }
+  if (options.output.quiet) return;
+  if (validation) {
+    console.ErrLine(absl::StrFormat(
+        "validated: %s as planned, %d ternary weights as in the checkpoint; %s",
+        FormatBytes(validation->bytes), validation->weights, validation->generation));
+  }
+  console.ErrLine(absl::StrCat(options.convert.destination, ": ", FormatBytes(bytes)));
+}
+
 absl::Status Convert(const Options& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckDestination(options));
   if (options.validate && !absl::EndsWith(options.convert.destination, ".gguf")) {
@@ -133,32 +164,13 @@ absl::Status Convert(const Options& options, Console& console) {
     ODMOE_ASSIGN_OR_RETURN(report, ReportTernary(PosixFileSystem(), options.convert.source));
     if (!options.output.quiet && !options.output.json) console.Out(ToTable(report));
   }
-  ProgressDisplay display(console, options.output.quiet);
-  const absl::Status converted = RunConversion(
-      plan, &signals.cancellation(),
-      [&](const ConvertProgress& progress) { display.Update(ToProgressState(progress)); });
-  display.Finish();
-  ODMOE_RETURN_IF_ERROR(converted);
-  Json json = ToJson(report);
-  json["destination"] = options.convert.destination;
-  json["bytes"] = plan.step_bytes.back();
+  ODMOE_RETURN_IF_ERROR(RunPlan(options, plan, signals.cancellation(), console));
+  std::optional<BitnetValidation> validation;
   if (options.validate) {
-    ODMOE_ASSIGN_OR_RETURN(const BitnetValidation validation,
+    ODMOE_ASSIGN_OR_RETURN(validation,
                            ValidateBitnetFile(plan, report, options.convert.kernel_config));
-    json["validated_weights"] = validation.weights;
-    json["generated"] = validation.text;
-    if (!options.output.quiet && !options.output.json) {
-      console.ErrLine(absl::StrFormat(
-          "validated: %s as planned, %d ternary weights as in the checkpoint; %s",
-          FormatBytes(validation.bytes), validation.weights, validation.generation));
-    }
   }
-  if (options.output.json) {
-    console.OutLine(DumpJson(json));
-  } else if (!options.output.quiet) {
-    console.ErrLine(
-        absl::StrCat(options.convert.destination, ": ", FormatBytes(plan.step_bytes.back())));
-  }
+  PrintResult(options, plan.step_bytes.back(), report, validation, console);
   return absl::OkStatus();
 }
 
