@@ -148,7 +148,7 @@ void PrintTo(const ConfigCase& c, std::ostream* out) { *out << c.name; }
 
 const ConfigCase kConfigs[] = {
     {"OtherArchitecture", [](auto& c) { c["architectures"] = {"FalconForCausalLM"}; }, kInvalid,
-     "FalconForCausalLM is not known; known: DeepseekV2ForCausalLM"},
+     "FalconForCausalLM is not known; known: BitNetForCausalLM"},
     {"NoArchitecture", [](auto& c) { c.erase("architectures"); }, kInvalid, "architecture none"},
     {"ArchitectureOfAnotherType", [](auto& c) { c["architectures"] = 7; }, kInvalid, "none"},
     {"SettingMissing", [](auto& c) { c.erase("kv_lora_rank"); }, kInvalid, "'kv_lora_rank'"},

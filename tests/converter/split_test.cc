@@ -147,12 +147,18 @@ TEST(PlanSplitTest, LooksForExpertsWhereTheMetadataCountsThem) {
 }
 
 TEST(PlanSplitTest, RefusesModelsItCannotSplit) {
+  const auto only_dense_layers = [](GgufHeader& header) {
+    header.metadata = {};
+    header.metadata.Set("general.architecture", GgufValue::String("llama"));
+    std::erase_if(header.tensors, [](const GgufTensor& tensor) {
+      return tensor.name.rfind("blk.1.", 0) == 0;
+    });
+  };
+  EXPECT_EQ(RefusalOf(only_dense_layers), absl::OkStatus());  // a dense model has no experts
   EXPECT_EQ(RefusalOf([](GgufHeader& header) {
               header.metadata = {};
               header.metadata.Set("general.architecture", GgufValue::String("llama"));
-              std::erase_if(header.tensors, [](const GgufTensor& tensor) {
-                return tensor.name.rfind("blk.1.", 0) == 0;
-              });
+              header.tensors.clear();
             }).code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(RefusalOf([](GgufHeader& header) { header.metadata = {}; }).code(),

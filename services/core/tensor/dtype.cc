@@ -150,12 +150,13 @@ absl::StatusOr<uint64_t> TensorBytes(DType dtype, int64_t columns, int64_t rows)
     return absl::InvalidArgumentError(absl::StrCat("a tensor of ", rows, " rows of ", columns));
   }
   if (HasRows(Info(dtype))) {
+    const uint64_t behind = dtype == DType::kI2_S ? kI2_SScaleBytes : 0;
     ODMOE_ASSIGN_OR_RETURN(uint64_t bytes, RowBytes(dtype, columns));
     if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(rows), &bytes) ||
-        bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) - kI2_SScaleBytes) {
+        bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) - behind) {
       return absl::InvalidArgumentError("the product of its dimensions is too large");
     }
-    return dtype == DType::kI2_S ? bytes + kI2_SScaleBytes : bytes;
+    return bytes + behind;
   }
   uint64_t elements = 0;
   // 2^58 leaves the sizes room for their factors.
