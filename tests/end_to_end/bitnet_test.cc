@@ -42,7 +42,7 @@ TEST_F(BitnetProgramsTest, ConvertsAndValidates) {
     const std::string gguf = directory_ / (outtype + ".gguf");
     const nlohmann::json result = OdmoeJson({"bitnet", "convert", checkpoint_, "-o", gguf,
                                              "--outtype", outtype, "--validate", "--json"});
-    EXPECT_EQ(result["bytes"], std::filesystem::file_size(gguf));
+    EXPECT_LT(result["bytes"], std::filesystem::file_size(gguf));  // of weights
     EXPECT_EQ(result["validated_weights"], 2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256));
     EXPECT_FALSE(std::filesystem::exists(gguf + ".validation"));
   }
