@@ -32,6 +32,7 @@ constexpr char kFooter[] =
 
 void AddCommands(CLI::App& app, Invocation& invocation) {
   AddConvertCommand(app, invocation);
+  AddQuantizeCommand(app, invocation);
   AddInspectCommand(app, invocation);
   AddVerifyCommand(app, invocation);
   AddMergeCommand(app, invocation);

@@ -27,12 +27,12 @@ struct EncodeTarget {
 // No row may be longer: one is the least that is held in memory.
 inline constexpr int64_t kMaxQuantizedColumns = int64_t{1} << 22;
 
-// Gives each target the range's bytes in its format, in order: copied where that is the tensor's own,
-// else encoded from its values, weighed by `importance` where that is not null and has the tensor. Whole
-// rows, but for a range no target of which is encoded. Holds half a million elements, or one row, in
-// each of their forms. Thread-safe; the same bytes at every call.
-// INVALID_ARGUMENT: a weight that is NaN or infinite, or becomes so (names tensor and row); importance
-// of another size. UNIMPLEMENTED: the tensor's format cannot be decoded.
+// Gives each target the range's bytes in its format, in order: copied where that is the tensor's
+// own, else encoded from its values, weighed by `importance` where that is not null and has the
+// tensor. Whole rows, but for a range no target of which is encoded. Holds half a million elements,
+// or one row, in each of their forms. Thread-safe; the same bytes at every call. INVALID_ARGUMENT:
+// a weight that is NaN or infinite, or becomes so (names tensor and row); importance of another
+// size. UNIMPLEMENTED: the tensor's format cannot be decoded.
 absl::Status EncodeTensorRange(const GgufModel& model, const TensorRange& range,
                                const ImportanceMatrix* importance,
                                absl::Span<const EncodeTarget> targets);

@@ -180,12 +180,6 @@ QuantizedModel Describe(const QuantizedOutput& output) {
 
 }  // namespace
 
-uint64_t QuantizePlan::data_bytes() const {
-  uint64_t bytes = 0;
-  for (const QuantizedModel& model : models) bytes += model.data_bytes;
-  return bytes;
-}
-
 ConvertPlan QuantizePlan::Describe(const QuantizedModel& model) const {
   ConvertPlan plan{.architecture = architecture,
                    .outputs = model.files,

@@ -57,7 +57,11 @@ struct QuantizePlan {
   std::vector<QuantizedModel> models;  // by type, as asked for
   uint64_t resumed_bytes = 0;          // that an interrupted run left done
 
-  uint64_t data_bytes() const;
+  uint64_t data_bytes() const {
+    uint64_t bytes = 0;
+    for (const QuantizedModel& model : models) bytes += model.data_bytes;
+    return bytes;
+  }
   // The same in the form that is described to people.
   ConvertPlan Describe(const QuantizedModel& model) const;
 };

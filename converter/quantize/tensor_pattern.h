@@ -15,13 +15,14 @@ class TensorPattern {
   // INVALID_ARGUMENT: not a regular expression (says where and why), or longer than 1,024 bytes.
   static absl::StatusOr<TensorPattern> Compile(absl::string_view expression);
 
-  // Whether the expression matches anywhere in `name`, in any case of its letters. INVALID_ARGUMENT: it
-  // takes more steps than any reasonable one.
+  // Whether the expression matches anywhere in `name`, in any case of its letters.
+  // INVALID_ARGUMENT: it takes more steps than any reasonable one.
   absl::StatusOr<bool> IsIn(absl::string_view name) const;
 
  private:
   struct Compiled;
-  explicit TensorPattern(std::shared_ptr<const Compiled> compiled) : compiled_(std::move(compiled)) {}
+  explicit TensorPattern(std::shared_ptr<const Compiled> compiled)
+      : compiled_(std::move(compiled)) {}
   std::shared_ptr<const Compiled> compiled_;
 };
 

@@ -12,6 +12,7 @@ struct Invocation;
 
 void AddConvertCommand(CLI::App& app, Invocation& invocation);
 void AddBitnetCommand(CLI::App& app, Invocation& invocation);
+void AddQuantizeCommand(CLI::App& app, Invocation& invocation);
 void AddInspectCommand(CLI::App& app, Invocation& invocation);
 void AddVerifyCommand(CLI::App& app, Invocation& invocation);
 void AddMergeCommand(CLI::App& app, Invocation& invocation);

@@ -1,7 +1,5 @@
 // odmoe convert SRC -o DST
-#include <filesystem>
 #include <memory>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -9,6 +7,7 @@
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/commands/conversion_progress.h"
+#include "clients/cli/commands/destination.h"
 #include "clients/cli/console/progress.h"
 #include "clients/cli/console/signals.h"
 #include "clients/cli/exit_code.h"
@@ -26,8 +25,6 @@
 namespace odmoe {
 namespace {
 
-namespace fs = std::filesystem;
-
 struct Options {
   ConvertSpec spec;
   bool dry_run = false;
@@ -44,57 +41,16 @@ struct Result {
   absl::Duration time;
 };
 
-// --force replaces what a conversion makes, and nothing else: a mistyped -o must not empty a folder.
-absl::Status RemoveDestination(const std::string& path) {
-  std::error_code error;
-  if (fs::is_directory(path, error) && !fs::is_empty(path, error) &&
-      !fs::exists(fs::path(path) / "base_model", error) &&
-      !fs::exists(fs::path(path) / "experts", error)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, " is a folder with other things in it, which --force does not remove"));
-  }
-  fs::remove_all(path, error);
-  if (error) {
-    return absl::PermissionDeniedError(absl::StrCat("cannot remove ", path, ": ", error.message()));
-  }
-  return absl::OkStatus();
-}
-
-// Whether there is something that a conversion would replace: not an empty folder, and not what an
-// interrupted conversion left to go on with.
-bool IsTaken(const std::string& path) {
-  std::error_code error;
-  if (!fs::exists(path, error)) return false;
-  return !fs::is_directory(path, error) || !fs::is_empty(path, error);
-}
-
-// Makes room for the plan's outputs. Only once there is a plan: one that cannot work must not cost
-// the user what is there.
-absl::Status ClearOutputs(const ConvertPlan& plan, bool force) {
-  if (HasUnfinishedConversion(PosixFileSystem(), plan.options.destination)) return absl::OkStatus();
-  for (const std::string& path : plan.outputs) {
-    if (!IsTaken(path)) continue;
-    if (!force) {
-      return absl::AlreadyExistsError(
-          absl::StrCat(path, " exists; give another -o, or --force to replace it"));
-    }
-    ODMOE_RETURN_IF_ERROR(RemoveDestination(path));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
                                    Console& console) {
   // Before the plan, which may take a while, where that is enough to know it.
-  if (!options.force && IsTaken(options.spec.destination) &&
-      !HasUnfinishedConversion(PosixFileSystem(), options.spec.destination)) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        options.spec.destination, " exists; give another -o, or --force to replace it"));
+  if (!HasUnfinishedConversion(PosixFileSystem(), options.spec.destination)) {
+    ODMOE_RETURN_IF_ERROR(CheckNotTaken(options.spec.destination, options.force));
   }
   ConvertOptions convert = ToConvertOptions(options.spec);
   convert.restart = options.spec.restart;
   ODMOE_ASSIGN_OR_RETURN(const ConvertPlan plan, PlanConversion(convert));
-  ODMOE_RETURN_IF_ERROR(ClearOutputs(plan, options.force));
+  ODMOE_RETURN_IF_ERROR(ClearOutputs(plan.outputs, plan.options.destination, options.force));
   if (!plan.note.empty() && !options.output.quiet) {
     console.ErrLine(absl::StrCat("note: ", plan.note));
   }
@@ -127,18 +83,9 @@ absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& 
   ODMOE_ASSIGN_OR_RETURN(const auto queue, ConnectJobQueue(options.endpoint));
   JobSpec spec;
   spec.steps = {WithAbsolutePaths(options.spec)};
-  ODMOE_ASSIGN_OR_RETURN(const Job submitted, queue->Submit(spec, ""));
-  if (!options.output.quiet) console.ErrLine(absl::StrCat("job ", submitted.id));
-  auto job = ShowJob(*queue, submitted.id, console, options.output.quiet, cancellation);
-  if (cancellation.cancelled()) {
-    const absl::Status cancelled = queue->Cancel(submitted.id).status();
-    // It may have ended meanwhile, and that is no failure to cancel.
-    if (!cancelled.ok() && !absl::IsFailedPrecondition(cancelled)) return cancelled;
-    return absl::CancelledError(absl::StrCat("interrupted; job ", submitted.id, " is cancelled"));
-  }
-  ODMOE_RETURN_IF_ERROR(job.status());
-  ODMOE_RETURN_IF_ERROR(JobOutcome(*job));
-  return Result{JobTarget(*job), job->steps.back().result.bytes, job->finished - job->started};
+  ODMOE_ASSIGN_OR_RETURN(const Job job,
+                         RunJob(*queue, spec, console, options.output.quiet, cancellation));
+  return Result{JobTarget(job), job.steps.back().result.bytes, job.finished - job.started};
 }
 
 absl::StatusOr<Result> ConvertElsewhere(const Options& options, const Cancellation& cancellation,

@@ -244,6 +244,8 @@ void AddSubmit(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Opt
       "                  \"outtype\": \"q8_0\"}},\n"
       "     {\"convert\": {\"source\": \"kimi.gguf\", \"destination\": \"kimi\"}},\n"
       "     {\"verify\": {\"source\": \"kimi\"}},\n"
+      "     {\"quantize\": {\"source\": \"kimi\", \"destination\": \"smaller\", \"batch\": true,\n"
+      "                   \"types\": [\"q4_k_m\", \"q6_k\"], \"text\": \"chapter.txt\"}},\n"
       "     {\"evaluate\": {\"model\": \"kimi\", \"text\": \"chapter.txt\",\n"
       "                   \"base_model\": \"kimi-bf16\", \"chunk_tokens\": 512}}]}\n"
       "Examples:\n"

@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "clients/cli/jobs/quantize_summary.h"
 #include "services/conversion/jobs/job_spec_json.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
@@ -71,7 +73,12 @@ std::string StepLine(const Job& job, size_t i) {
   if (!DestinationOf(spec).empty()) absl::StrAppend(&line, " -> ", DestinationOf(spec));
   if (step.state == StepState::kDone) {
     if (step.result.bytes > 0) absl::StrAppend(&line, ", ", FormatBytes(step.result.bytes));
-    if (!step.result.metrics.empty()) absl::StrAppend(&line, ", ", Metrics(step.result));
+    if (const auto* quantize = std::get_if<QuantizeSpec>(&spec)) {
+      const std::string table = QuantizeSummary(*quantize, step.result);
+      absl::StrAppend(&line, "\n", absl::StripSuffix(table, "\n"));
+    } else if (!step.result.metrics.empty()) {
+      absl::StrAppend(&line, ", ", Metrics(step.result));
+    }
   } else if (step.progress.total_bytes > 0) {
     absl::StrAppend(&line, ", ", FormatBytes(step.progress.done_bytes), " of ",
                     FormatBytes(step.progress.total_bytes));
@@ -229,6 +236,22 @@ absl::StatusOr<Job> ShowJob(JobQueue& queue, const std::string& id, Console& con
   }));
   display.Finish();
   if (!job.ended() && cancellation.cancelled()) return absl::CancelledError("interrupted");
+  return job;
+}
+
+absl::StatusOr<Job> RunJob(JobQueue& queue, const JobSpec& spec, Console& console, bool quiet,
+                           const Cancellation& cancellation) {
+  ODMOE_ASSIGN_OR_RETURN(const Job submitted, queue.Submit(spec, ""));
+  if (!quiet) console.ErrLine(absl::StrCat("job ", submitted.id));
+  absl::StatusOr<Job> job = ShowJob(queue, submitted.id, console, quiet, cancellation);
+  if (cancellation.cancelled()) {
+    const absl::Status cancelled = queue.Cancel(submitted.id).status();
+    // It may have ended meanwhile, and that is no failure to cancel.
+    if (!cancelled.ok() && !absl::IsFailedPrecondition(cancelled)) return cancelled;
+    return absl::CancelledError(absl::StrCat("interrupted; job ", submitted.id, " is cancelled"));
+  }
+  ODMOE_RETURN_IF_ERROR(job.status());
+  ODMOE_RETURN_IF_ERROR(JobOutcome(*job));
   return job;
 }
 

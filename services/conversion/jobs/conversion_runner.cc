@@ -11,6 +11,7 @@
 #include "services/conversion/jobs/evaluate_model.h"
 #include "services/conversion/jobs/job_spec_json.h"
 #include "services/conversion/jobs/progress_meter.h"
+#include "services/conversion/jobs/quantize_models.h"
 #include "services/conversion/jobs/step_paths.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/model_index.h"
@@ -161,6 +162,11 @@ absl::Status ConversionRunner::Plan(const NewJob& job) const {
       ODMOE_RETURN_IF_ERROR(InGivenNames(planned, job.paths[i]));
       continue;
     }
+    if (const auto* quantize = std::get_if<QuantizeSpec>(&resolved)) {
+      const absl::Status planned =
+          functions_.plan_quantization(ToQuantizeOptions(*quantize, file_system_.get())).status();
+      ODMOE_RETURN_IF_ERROR(InGivenNames(planned, job.paths[i]));
+    }
     for (const PathUse& use : job.paths[i]) {
       std::error_code error;
       if (!use.written && !fs::exists(use.resolved, error)) {
@@ -198,6 +204,8 @@ absl::Status ConversionRunner::CheckOffered(const StepSpec& step) const {
   const bool offered =
       std::holds_alternative<MergeSpec>(step)    ? bool(functions_.merge)
       : std::holds_alternative<VerifySpec>(step) ? bool(functions_.verify)
+      : std::holds_alternative<QuantizeSpec>(step)
+          ? functions_.plan_quantization && functions_.run_quantization
                                                  : bool(functions_.open_model);
   if (offered) return absl::OkStatus();
   return absl::UnimplementedError(
@@ -221,6 +229,12 @@ absl::StatusOr<StepResult> ConversionRunner::Run(const ConvertSpec& spec,
     result.digest = index.ok() ? index->model_digest : "";
   }
   return result;
+}
+
+absl::StatusOr<StepResult> ConversionRunner::Run(const QuantizeSpec& spec,
+                                                 const Cancellation& cancellation,
+                                                 const OnProgress& on_progress) const {
+  return QuantizeModels(functions_, file_system_.get(), spec, cancellation, on_progress);
 }
 
 absl::StatusOr<StepResult> ConversionRunner::Run(const MergeSpec& spec,

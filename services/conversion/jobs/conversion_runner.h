@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "converter/convert.h"
 #include "converter/merge/merge.h"
+#include "converter/quantize/quantize.h"
 #include "converter/verify/verify.h"
 #include "services/conversion/jobs/job_store.h"
 #include "services/conversion/jobs/rooted_file_system.h"
@@ -36,7 +37,11 @@ struct ConversionFunctions {
   std::function<absl::StatusOr<VerifyReport>(const VerifyOptions&, const Cancellation*,
                                              const std::function<void(const ConvertProgress&)>&)>
       verify = nullptr;
-  OpenModelFunction open_model = nullptr;  // for evaluate steps
+  OpenModelFunction open_model = nullptr;  // for evaluate steps, and quantize steps' trials
+  std::function<absl::StatusOr<QuantizePlan>(const QuantizeOptions&)> plan_quantization = nullptr;
+  std::function<absl::Status(const QuantizePlan&, const Cancellation*,
+                             const std::function<void(const ConvertProgress&)>&)>
+      run_quantization = nullptr;
 };
 
 // Thread-safe. Errors name paths as the client gave them.
@@ -73,6 +78,8 @@ class ConversionRunner {
   absl::StatusOr<StepResult> Run(const VerifySpec& spec, const Cancellation& cancellation,
                                  const OnProgress& on_progress) const;
   absl::StatusOr<StepResult> Run(const EvaluateSpec& spec, const Cancellation& cancellation,
+                                 const OnProgress& on_progress) const;
+  absl::StatusOr<StepResult> Run(const QuantizeSpec& spec, const Cancellation& cancellation,
                                  const OnProgress& on_progress) const;
   ConvertOptions OptionsOf(const ConvertSpec& resolved) const;
 

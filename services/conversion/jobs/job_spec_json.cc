@@ -139,11 +139,42 @@ absl::StatusOr<StepSpec> EvaluateFrom(const JsonObject& object) {
   return spec;
 }
 
+absl::StatusOr<StepSpec> QuantizeFrom(const JsonObject& object) {
+  ODMOE_RETURN_IF_ERROR(CheckKeys(
+      object, {"source", "destination", "types", "batch", "directories", "pure",
+               "leave_output_tensor", "allow_requantize", "output_tensor_type",
+               "token_embedding_type", "tensor_types", "importance", "keep_split",
+               "split_max_bytes", "concurrency", "skip_trial", "text", "base_model"}));
+  QuantizeSpec spec;
+  ODMOE_RETURN_IF_ERROR(FieldReader(object)
+                            .Text("source", spec.source, true)
+                            .Text("destination", spec.destination, true)
+                            .Texts("types", spec.types)
+                            .Flag("batch", spec.batch)
+                            .Flag("directories", spec.directories)
+                            .Flag("pure", spec.pure)
+                            .Flag("leave_output_tensor", spec.leave_output_tensor)
+                            .Flag("allow_requantize", spec.allow_requantize)
+                            .Text("output_tensor_type", spec.output_tensor_type)
+                            .Text("token_embedding_type", spec.token_embedding_type)
+                            .Texts("tensor_types", spec.tensor_types)
+                            .Text("importance", spec.importance)
+                            .Flag("keep_split", spec.keep_split)
+                            .Count("split_max_bytes", spec.split_max_bytes, 0,
+                                   std::numeric_limits<int64_t>::max())
+                            .Count("concurrency", spec.concurrency, 0, 1024)
+                            .Flag("skip_trial", spec.skip_trial)
+                            .Text("text", spec.text)
+                            .Text("base_model", spec.base_model)
+                            .status());
+  return spec;
+}
+
 absl::StatusOr<StepSpec> StepFrom(const Json& value, const std::string& where) {
   if (!value.is_object() || value.size() != 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat(where, ": expected an object with one member: convert, merge, verify or ",
-                     "evaluate"));
+        absl::StrCat(where, ": expected an object with one member: convert, merge, verify, ",
+                     "evaluate or quantize"));
   }
   const std::string kind = value.begin().key();
   const absl::StatusOr<JsonObject> fields =
@@ -153,9 +184,35 @@ absl::StatusOr<StepSpec> StepFrom(const Json& value, const std::string& where) {
   if (kind == "merge") return MergeFrom(*fields);
   if (kind == "verify") return VerifyFrom(*fields);
   if (kind == "evaluate") return EvaluateFrom(*fields);
+  if (kind == "quantize") return QuantizeFrom(*fields);
   return absl::InvalidArgumentError(
-      absl::StrCat(where, ": no kind of step '", kind,
-                   "'; known are convert, merge, verify, evaluate"));
+      absl::StrCat(where, ": no kind of step '", kind, "'; known are convert, merge, verify, ",
+                   "evaluate, quantize"));
+}
+
+Json ToJson(const QuantizeSpec& spec) {
+  const QuantizeSpec defaults;
+  Json json{{"source", spec.source}, {"destination", spec.destination}};
+  const auto add = [&](const char* key, const auto field) {
+    if (spec.*field != defaults.*field) json[key] = spec.*field;
+  };
+  add("types", &QuantizeSpec::types);
+  add("batch", &QuantizeSpec::batch);
+  add("directories", &QuantizeSpec::directories);
+  add("pure", &QuantizeSpec::pure);
+  add("leave_output_tensor", &QuantizeSpec::leave_output_tensor);
+  add("allow_requantize", &QuantizeSpec::allow_requantize);
+  add("output_tensor_type", &QuantizeSpec::output_tensor_type);
+  add("token_embedding_type", &QuantizeSpec::token_embedding_type);
+  add("tensor_types", &QuantizeSpec::tensor_types);
+  add("importance", &QuantizeSpec::importance);
+  add("keep_split", &QuantizeSpec::keep_split);
+  add("split_max_bytes", &QuantizeSpec::split_max_bytes);
+  add("concurrency", &QuantizeSpec::concurrency);
+  add("skip_trial", &QuantizeSpec::skip_trial);
+  add("text", &QuantizeSpec::text);
+  add("base_model", &QuantizeSpec::base_model);
+  return json;
 }
 
 Json ToJson(const ConvertSpec& spec) {

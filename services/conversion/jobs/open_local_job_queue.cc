@@ -10,7 +10,9 @@ absl::StatusOr<std::unique_ptr<HostedJobQueue>> OpenLocalJobQueue(
                                                         .run = RunConversion,
                                                         .merge = MergeModel,
                                                         .verify = VerifyModel,
-                                                        .open_model = options.open_model});
+                                                        .open_model = options.open_model,
+                                                        .plan_quantization = PlanQuantization,
+                                                        .run_quantization = RunQuantization});
 }
 
 }  // namespace odmoe

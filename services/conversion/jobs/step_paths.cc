@@ -25,6 +25,14 @@ std::vector<StepPath> PathsOf(StepSpec& step) {
   if (auto* verify = std::get_if<VerifySpec>(&step)) {
     return {{"source_path", &verify->source, false}};
   }
+  if (auto* quantize = std::get_if<QuantizeSpec>(&step)) {
+    std::vector<StepPath> quantized = {{"source_path", &quantize->source, false},
+                                       {"destination_path", &quantize->destination, true}};
+    AddOptional(quantized, "importance_path", quantize->importance);
+    AddOptional(quantized, "text_path", quantize->text);
+    AddOptional(quantized, "base_model_path", quantize->base_model);
+    return quantized;
+  }
   auto& convert = std::get<ConvertSpec>(step);
   std::vector<StepPath> paths = {{"source_path", &convert.source, false},
                                  {"destination_path", &convert.destination, true}};

@@ -21,6 +21,9 @@ constexpr int kMaxMetadata = 1000;
 constexpr int64_t kMaxPadVocab = 1 << 30;
 constexpr int64_t kMaxChunkTokens = 1 << 24;
 constexpr int64_t kMaxChunks = int64_t{1} << 31;
+constexpr int kMaxTypes = 64;
+constexpr int kMaxTensorTypes = 1000;
+constexpr size_t kMaxTensorTypeBytes = 1100;
 constexpr int32_t kMaxConcurrency = 1024;
 
 // The field of a step being read, for messages: "spec.steps[0].convert.".
@@ -108,6 +111,76 @@ ConvertSpec Read(const v1::ConvertSpec& message) {
   return spec;
 }
 
+absl::Status Check(const v1::QuantizeSpec& message, const std::string& prefix) {
+  FieldChecker check(prefix);
+  check.Path("source_path", message.source_path())
+      .Path("destination_path", message.destination_path())
+      .Text("output_tensor_type", message.output_tensor_type(), kMaxNameBytes)
+      .Text("token_embedding_type", message.token_embedding_type(), kMaxNameBytes)
+      .Text("importance_path", message.importance_path(), kMaxPathBytes)
+      .Text("text_path", message.text_path(), kMaxPathBytes)
+      .Text("base_model_path", message.base_model_path(), kMaxPathBytes)
+      .Range("split_max_bytes", message.split_max_bytes(), std::numeric_limits<int64_t>::max())
+      .Range("concurrency", message.concurrency(), kMaxConcurrency);
+  if (message.types().empty() || message.types_size() > kMaxTypes) {
+    check.Fail("types", absl::StrCat("has ", message.types_size(), " entries, expected 1 to ",
+                                     kMaxTypes));
+  }
+  for (const std::string& type : message.types()) check.Text("types", type, kMaxNameBytes);
+  if (message.tensor_types_size() > kMaxTensorTypes) {
+    check.Fail("tensor_types", absl::StrCat("has ", message.tensor_types_size(),
+                                            " entries, at most ", kMaxTensorTypes, " are allowed"));
+  }
+  for (const std::string& rule : message.tensor_types()) {
+    check.Text("tensor_types", rule, kMaxTensorTypeBytes);
+  }
+  return check.status();
+}
+
+void Fill(const QuantizeSpec& from, v1::QuantizeSpec& to) {
+  to.set_source_path(ReplaceInvalidUtf8(from.source));
+  to.set_destination_path(ReplaceInvalidUtf8(from.destination));
+  for (const std::string& type : from.types) to.add_types(ReplaceInvalidUtf8(type));
+  to.set_batch(from.batch);
+  to.set_directories(from.directories);
+  to.set_pure(from.pure);
+  to.set_leave_output_tensor(from.leave_output_tensor);
+  to.set_allow_requantize(from.allow_requantize);
+  to.set_output_tensor_type(ReplaceInvalidUtf8(from.output_tensor_type));
+  to.set_token_embedding_type(ReplaceInvalidUtf8(from.token_embedding_type));
+  for (const std::string& rule : from.tensor_types) to.add_tensor_types(ReplaceInvalidUtf8(rule));
+  to.set_importance_path(ReplaceInvalidUtf8(from.importance));
+  to.set_keep_split(from.keep_split);
+  to.set_split_max_bytes(SignedOf(from.split_max_bytes));
+  to.set_concurrency(from.concurrency);
+  to.set_skip_trial(from.skip_trial);
+  to.set_text_path(ReplaceInvalidUtf8(from.text));
+  to.set_base_model_path(ReplaceInvalidUtf8(from.base_model));
+}
+
+QuantizeSpec Read(const v1::QuantizeSpec& message) {
+  QuantizeSpec spec;
+  spec.source = message.source_path();
+  spec.destination = message.destination_path();
+  spec.types.assign(message.types().begin(), message.types().end());
+  spec.batch = message.batch();
+  spec.directories = message.directories();
+  spec.pure = message.pure();
+  spec.leave_output_tensor = message.leave_output_tensor();
+  spec.allow_requantize = message.allow_requantize();
+  spec.output_tensor_type = message.output_tensor_type();
+  spec.token_embedding_type = message.token_embedding_type();
+  spec.tensor_types.assign(message.tensor_types().begin(), message.tensor_types().end());
+  spec.importance = message.importance_path();
+  spec.keep_split = message.keep_split();
+  spec.split_max_bytes = UnsignedOf(message.split_max_bytes());
+  spec.concurrency = message.concurrency();
+  spec.skip_trial = message.skip_trial();
+  spec.text = message.text_path();
+  spec.base_model = message.base_model_path();
+  return spec;
+}
+
 void Fill(const EvaluateSpec& from, v1::EvaluateSpec& to) {
   to.set_model_path(ReplaceInvalidUtf8(from.model));
   to.set_text_path(ReplaceInvalidUtf8(from.text));
@@ -166,6 +239,10 @@ absl::StatusOr<StepSpec> Read(const v1::StepSpec& message, const std::string& pr
           .Range("concurrency", message.verify().concurrency(), kMaxConcurrency);
       ODMOE_RETURN_IF_ERROR(check.status());
       return VerifySpec{message.verify().source_path(), message.verify().concurrency()};
+    }
+    case v1::StepSpec::kQuantize: {
+      ODMOE_RETURN_IF_ERROR(Check(message.quantize(), absl::StrCat(prefix, ".quantize.")));
+      return Read(message.quantize());
     }
     case v1::StepSpec::WORK_NOT_SET: break;
   }
@@ -246,6 +323,8 @@ v1::JobSpec ToProto(const JobSpec& spec) {
       Fill(*merge, *to.mutable_merge());
     } else if (const auto* verify = std::get_if<VerifySpec>(&step)) {
       Fill(*verify, *to.mutable_verify());
+    } else if (const auto* quantize = std::get_if<QuantizeSpec>(&step)) {
+      Fill(*quantize, *to.mutable_quantize());
     } else {
       Fill(std::get<EvaluateSpec>(step), *to.mutable_evaluate());
     }

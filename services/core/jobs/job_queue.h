@@ -70,7 +70,35 @@ struct EvaluateSpec {
   bool operator==(const EvaluateSpec&) const = default;
 };
 
-using StepSpec = std::variant<ConvertSpec, MergeSpec, VerifySpec, EvaluateSpec>;
+// Quantize `source`, a GGUF file, model directory or Hugging Face directory, to each of `types`.
+// Mirrors QuantizeOptions and MixOptions, which say what each field does; then try the models and
+// measure them.
+struct QuantizeSpec {
+  std::string source;
+  std::string destination;         // with `batch` a folder of models, else one
+  std::vector<std::string> types;  // "q4_k_m"
+  bool batch = false;
+  bool directories = false;  // of a batch: model directories, not GGUF files
+  bool pure = false;
+  bool leave_output_tensor = false;
+  bool allow_requantize = false;
+  std::string output_tensor_type;         // or ""
+  std::string token_embedding_type;       // or ""
+  std::vector<std::string> tensor_types;  // each "REGEX=FORMAT"
+  std::string importance;                 // an importance matrix's file, or ""
+  bool keep_split = false;
+  uint64_t split_max_bytes = 0;  // 0: one file
+  int32_t concurrency = 0;       // 0: as many threads as cores
+  // Each model of a batch has to continue a short text before it counts as done. A GGUF file is
+  // made a model directory for that, beside it and for the time being.
+  bool skip_trial = false;
+  std::string text;        // a file to measure each model on; or "": none is measured
+  std::string base_model;  // a model directory that they are compared with then, or ""
+
+  bool operator==(const QuantizeSpec&) const = default;
+};
+
+using StepSpec = std::variant<ConvertSpec, MergeSpec, VerifySpec, EvaluateSpec, QuantizeSpec>;
 
 // Steps are run one after the other; one may read what an earlier one makes.
 struct JobSpec {
@@ -106,7 +134,8 @@ struct StepResult {
   // Of an evaluation "perplexity", "perplexity_error", "tokens" (scored), "chunks" and
   // "tokens_per_second", with a base model also "base_perplexity", "mean_kld", "median_kld", "kld_99",
   // "max_kld", "same_top" and "rms_delta_p"; of a verification "experts", "tensors" and "hashes",
-  // how many of each were compared.
+  // how many of each were compared. Of a quantization, "TYPE.NAME" for each type: "bytes",
+  // "bits_per_weight", of those tried "generated_per_second", and of those measured an evaluation's.
   std::map<std::string, double> metrics;
 };
 
@@ -141,7 +170,7 @@ struct Job {
 const std::string& DestinationOf(const StepSpec& step);
 // The paths a step reads, its main one first.
 std::vector<std::string> SourcesOf(const StepSpec& step);
-// "convert", "merge", "verify", "evaluate".
+// "convert", "merge", "verify", "evaluate", "quantize".
 std::string KindOf(const StepSpec& step);
 
 struct WatchOptions {

@@ -17,7 +17,13 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
                  "restart": true}},
       {"verify": {"source": "b", "concurrency": 4}},
       {"evaluate": {"model": "b", "text": "c.txt", "base_model": "d", "chunk_tokens": 256,
-                    "max_chunks": 60}}]})",
+                    "max_chunks": 60}},
+      {"quantize": {"source": "b", "destination": "q", "types": ["q4_k_m", "q8_0"], "batch": true,
+                    "directories": true, "pure": true, "leave_output_tensor": true,
+                    "allow_requantize": true, "output_tensor_type": "q6_K",
+                    "token_embedding_type": "q5_K", "tensor_types": ["a=q8_0"], "importance": "i",
+                    "keep_split": true, "split_max_bytes": 7, "concurrency": 2,
+                    "skip_trial": true, "text": "c.txt", "base_model": "b"}}]})",
                                  "job.json");
   ASSERT_TRUE(spec.ok()) << spec.status();
   ConvertSpec convert{.source = "a", .destination = "b.gguf", .outtype = "q8_0"};
@@ -27,10 +33,21 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
   convert.split_max_bytes = 4'000'000'000;
   convert.concurrency = 2;
   convert.restart = true;
+  QuantizeSpec quantize{.source = "b", .destination = "q", .types = {"q4_k_m", "q8_0"}};
+  quantize.batch = quantize.directories = quantize.pure = quantize.leave_output_tensor = true;
+  quantize.allow_requantize = quantize.keep_split = quantize.skip_trial = true;
+  quantize.output_tensor_type = "q6_K";
+  quantize.token_embedding_type = "q5_K";
+  quantize.tensor_types = {"a=q8_0"};
+  quantize.importance = "i";
+  quantize.split_max_bytes = 7;
+  quantize.concurrency = 2;
+  quantize.text = "c.txt";
+  quantize.base_model = "b";
   JobSpec expected;
   expected.priority = 5;
   expected.steps = {convert, MergeSpec{"b", "d.gguf", false, 3, true}, VerifySpec{"b", 4},
-                    EvaluateSpec{"b", "c.txt", "d", 256, 60}};
+                    EvaluateSpec{"b", "c.txt", "d", 256, 60}, quantize};
   EXPECT_EQ(*spec, expected);
   for (const StepSpec& step : expected.steps) {
     EXPECT_EQ(*StepSpecFromJson(*StepSpecToJson(step), "step"), step);
@@ -62,6 +79,11 @@ TEST(JobSpecJsonTest, RefusesWhatIsNone) {
       {R"({"steps": [{"evaluate": {"model": "a", "text": "b", "chunk_tokens": 7}}]})",
        "chunk_tokens"},
       {R"({"steps": [{"evaluate": {"model": "a", "text": "b", "max_chunks": -1}}]})", "max_chunks"},
+      {R"({"steps": [{"quantize": {"source": "a"}}]})", "destination"},
+      {R"({"steps": [{"quantize": {"source": "a", "destination": "b", "types": "f16"}}]})", "types"},
+      {R"({"steps": [{"quantize": {"source": "a", "destination": "b", "type": "f16"}}]})", "type"},
+      {R"({"steps": [{"quantize": {"source": "a", "destination": "b", "concurrency": -1}}]})",
+       "concurrency"},
       {R"({"prio": 1, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "prio"},
       {R"({"priority": 5000, "steps": [{"evaluate": {"model": "a", "text": "b"}}]})", "priority"},
   };

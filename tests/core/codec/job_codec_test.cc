@@ -26,9 +26,22 @@ JobSpec SomeSpec() {
   convert.split_max_bytes = 4'000'000'000;
   convert.concurrency = 3;
   convert.restart = true;
+  QuantizeSpec quantize{
+      .source = "/models/b", .destination = "/models/q", .types = {"q4_k_m", "q8_0"}};
+  quantize.batch = quantize.directories = quantize.pure = quantize.leave_output_tensor = true;
+  quantize.allow_requantize = quantize.keep_split = quantize.skip_trial = true;
+  quantize.output_tensor_type = "q6_K";
+  quantize.token_embedding_type = "q5_K";
+  quantize.tensor_types = {"attn_.*=q8_0", "down=q6_K"};
+  quantize.importance = "/texts/i.gguf";
+  quantize.split_max_bytes = 5'000'000'000;
+  quantize.concurrency = 2;
+  quantize.text = "/texts/c";
+  quantize.base_model = "/models/b";
   JobSpec spec;
   spec.steps = {convert, EvaluateSpec{"/models/b", "/texts/c", "/models/d", 256, 60},
-                MergeSpec{"/models/b", "/models/c.gguf", false, 2, true}, VerifySpec{"/models/b", 3}};
+                MergeSpec{"/models/b", "/models/c.gguf", false, 2, true}, VerifySpec{"/models/b", 3},
+                quantize};
   spec.priority = -7;
   return spec;
 }
@@ -38,7 +51,7 @@ Job SomeJob() {
   job.id = "0123456789abcdef";
   job.spec = SomeSpec();
   job.state = JobState::kRunning;
-  job.steps.resize(4);
+  job.steps.resize(5);
   job.steps[0].state = StepState::kDone;
   job.steps[0].progress = {"split", 2, 2, 10, 100, 2.5, absl::Seconds(36), "layer_00_expert_001"};
   job.steps[0].started = absl::FromUnixSeconds(1'700'000'002);
@@ -172,7 +185,7 @@ TEST(JobCodecTest, EveryFieldOfASpecIsChecked) {
   };
   const std::string long_path(4097, 'x');
   expect_refused([](auto& spec) { spec.clear_steps(); }, "spec.steps");
-  expect_refused([](auto& spec) { for (int i = 0; i < 29; ++i) *spec.add_steps() = spec.steps(1); },
+  expect_refused([](auto& spec) { for (int i = 0; i < 28; ++i) *spec.add_steps() = spec.steps(1); },
                  "spec.steps");
   expect_refused([](auto& spec) { spec.mutable_steps(1)->clear_work(); }, "spec.steps[1].work");
   expect_refused([](auto& spec) { spec.set_priority(1001); }, "spec.priority");
@@ -216,6 +229,33 @@ TEST(JobCodecTest, EveryFieldOfASpecIsChecked) {
                  "spec.steps[3].verify.source_path");
   expect_refused([](auto& spec) { spec.mutable_steps(3)->mutable_verify()->set_concurrency(-1); },
                  "spec.steps[3].verify.concurrency");
+}
+
+TEST(JobCodecTest, AQuantizationOutOfBoundsIsRefusedByItsField) {
+  const std::string long_path(4097, 'x'), long_name(33, 'x');
+  const auto refused = [](auto change, const std::string& field) {
+    v1::JobSpec message = ToProto(SomeSpec());
+    change(*message.mutable_steps(4)->mutable_quantize());
+    const absl::Status status = FromProto(message).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
+    EXPECT_NE(status.message().find("spec.steps[4].quantize." + field), absl::string_view::npos)
+        << status;
+  };
+  refused([](auto& q) { q.clear_source_path(); }, "source_path");
+  refused([](auto& q) { q.clear_destination_path(); }, "destination_path");
+  refused([](auto& q) { q.clear_types(); }, "types");
+  refused([](auto& q) { for (int i = 0; i < 64; ++i) q.add_types("f16"); }, "types");
+  refused([&](auto& q) { q.add_types(long_name); }, "types");
+  refused([&](auto& q) { q.set_output_tensor_type(long_name); }, "output_tensor_type");
+  refused([&](auto& q) { q.set_token_embedding_type(long_name); }, "token_embedding_type");
+  refused([](auto& q) { q.add_tensor_types(std::string(1101, 'x')); }, "tensor_types");
+  refused([](auto& q) { for (int i = 0; i < 1000; ++i) q.add_tensor_types("a=f16"); },
+          "tensor_types");
+  refused([&](auto& q) { q.set_importance_path(long_path); }, "importance_path");
+  refused([&](auto& q) { q.set_text_path(long_path); }, "text_path");
+  refused([&](auto& q) { q.set_base_model_path(long_path); }, "base_model_path");
+  refused([](auto& q) { q.set_split_max_bytes(-1); }, "split_max_bytes");
+  refused([](auto& q) { q.set_concurrency(1025); }, "concurrency");
 }
 
 TEST(JobCodecTest, AnEmptyOuttypeIsAuto) {
