@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "converter/evaluate/logits_file.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/generation/log_sum_exp.h"
 
 namespace odmoe {
 namespace {

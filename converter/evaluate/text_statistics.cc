@@ -48,13 +48,6 @@ size_t IndexOfLargest(absl::Span<const float> values) {
 
 }  // namespace
 
-double LogSumExp(absl::Span<const float> logits) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - max);
-  return max + std::log(sum);
-}
-
 Estimate PerplexityMeter::Mean() const { return MeanOf(sum_, sum_of_squares_, count_); }
 
 Estimate PerplexityMeter::Perplexity() const {

@@ -18,10 +18,6 @@ struct Estimate {
   double error = 0.0;
 };
 
-// ln sum exp(logits), and so the log-probability of token t is logits[t] - LogSumExp(logits).
-// NaN or infinite where a logit is. Requires a logit.
-double LogSumExp(absl::Span<const float> logits);
-
 // Of -ln p of the tokens scored.
 class PerplexityMeter {
  public:

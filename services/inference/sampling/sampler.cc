@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "services/core/generation/log_sum_exp.h"
 
 namespace odmoe {
 namespace {
@@ -46,13 +47,6 @@ std::vector<std::pair<TokenId, float>> MostLikely(absl::Span<const float> logits
 }
 
 }  // namespace
-
-double LogSumExp(absl::Span<const float> logits) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  double sum = 0.0;
-  for (float logit : logits) sum += std::exp(logit - max);
-  return max + std::log(sum);
-}
 
 double LogProbability(absl::Span<const float> logits, TokenId token) {
   return logits[token] - LogSumExp(logits);

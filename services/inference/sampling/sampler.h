@@ -61,9 +61,6 @@ class Sampler {
   std::vector<Candidate> candidates_;  // scratch
 };
 
-// log(sum(exp(logits))), in double. Logits are finite.
-double LogSumExp(absl::Span<const float> logits);
-
 // The natural log-probability of `token` under logits [vocabulary].
 double LogProbability(absl::Span<const float> logits, TokenId token);
 

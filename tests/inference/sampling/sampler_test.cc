@@ -8,6 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/core/generation/log_sum_exp.h"
 
 namespace odmoe {
 namespace {
