@@ -59,6 +59,7 @@ struct MixOptions {
   bool pure = false;                 // the mix's format for all, without rules and fallbacks
   bool leave_output_tensor = false;  // output.weight stays as it is
   bool allow_requantize = false;     // also tensors that are quantized already
+  bool force_ternary = false;        // tq1_0 and tq2_0 also of weights that are not ternary
   std::string output_tensor_type;    // of output.weight, a weight format's name; or ""
   std::string token_embedding_type;  // or ""
   // Each "REGEX=FORMAT": the first whose expression is found in a tensor's name decides, in any

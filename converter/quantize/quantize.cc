@@ -13,6 +13,7 @@
 #include "converter/output/free_disk.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"
+#include "converter/quantize/check_ternary.h"
 #include "converter/quantize/importance_matrix.h"
 #include "converter/quantize/quantize_source.h"
 #include "converter/quantize/quantized_output.h"
@@ -148,6 +149,8 @@ absl::StatusOr<std::unique_ptr<Quantization>> Prepare(const QuantizeOptions& opt
                                       .keep_split = options.keep_split,
                                       .split_max_bytes = options.split_max_bytes,
                                       .importance = quantization->importance.get()}));
+    if (options.tensors.force_ternary) continue;
+    ODMOE_RETURN_IF_ERROR(CheckTernary(model, *quantization->outputs.back()));
   }
   ODMOE_RETURN_IF_ERROR(CheckNotSource(options, *quantization));
   ODMOE_ASSIGN_OR_RETURN(quantization->output,

@@ -67,9 +67,9 @@ struct QuantizePlan {
 };
 
 // Reads headers and checks that it can work. Errors as of QuantizeSource::Open, FindMix,
-// QuantizedOutput::Plan, ImportanceMatrix::Open. INVALID_ARGUMENT: no types, or one twice; the
-// destination is the source; a split of a folder, or two ways of it. FAILED_PRECONDITION: too
-// little disk; an interrupted run of another conversion.
+// QuantizedOutput::Plan, CheckTernary, ImportanceMatrix::Open. INVALID_ARGUMENT: no types,
+// or one twice; the destination is the source; a split of a folder, or two ways of it.
+// FAILED_PRECONDITION: too little disk; an interrupted run of another conversion.
 absl::StatusOr<QuantizePlan> PlanQuantization(const QuantizeOptions& options);
 
 // Carries a plan out, or goes on with what an interrupted run of the same left; see RunConversion.

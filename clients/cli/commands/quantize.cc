@@ -199,6 +199,8 @@ void AddTensorFlags(CLI::App& command, QuantizeSpec& spec) {
                    "Leave output.weight as it is");
   command.add_flag("--allow-requantize", spec.allow_requantize,
                    "Quantize tensors that are quantized already, which adds to what they lost");
+  command.add_flag("--force-ternary", spec.force_ternary,
+                   "Round to tq1_0 and tq2_0 also weights that are not ternary");
   command
       .add_option("--imatrix", spec.importance,
                   "Weigh errors by this importance matrix, of odmoe imatrix or llama-imatrix")

@@ -142,7 +142,7 @@ absl::StatusOr<StepSpec> EvaluateFrom(const JsonObject& object) {
 absl::StatusOr<StepSpec> QuantizeFrom(const JsonObject& object) {
   ODMOE_RETURN_IF_ERROR(CheckKeys(
       object, {"source", "destination", "types", "batch", "directories", "pure",
-               "leave_output_tensor", "allow_requantize", "output_tensor_type",
+               "leave_output_tensor", "allow_requantize", "force_ternary", "output_tensor_type",
                "token_embedding_type", "tensor_types", "importance", "keep_split",
                "split_max_bytes", "concurrency", "skip_trial", "text", "base_model"}));
   QuantizeSpec spec;
@@ -155,6 +155,7 @@ absl::StatusOr<StepSpec> QuantizeFrom(const JsonObject& object) {
                             .Flag("pure", spec.pure)
                             .Flag("leave_output_tensor", spec.leave_output_tensor)
                             .Flag("allow_requantize", spec.allow_requantize)
+                            .Flag("force_ternary", spec.force_ternary)
                             .Text("output_tensor_type", spec.output_tensor_type)
                             .Text("token_embedding_type", spec.token_embedding_type)
                             .Texts("tensor_types", spec.tensor_types)
@@ -202,6 +203,7 @@ Json ToJson(const QuantizeSpec& spec) {
   add("pure", &QuantizeSpec::pure);
   add("leave_output_tensor", &QuantizeSpec::leave_output_tensor);
   add("allow_requantize", &QuantizeSpec::allow_requantize);
+  add("force_ternary", &QuantizeSpec::force_ternary);
   add("output_tensor_type", &QuantizeSpec::output_tensor_type);
   add("token_embedding_type", &QuantizeSpec::token_embedding_type);
   add("tensor_types", &QuantizeSpec::tensor_types);

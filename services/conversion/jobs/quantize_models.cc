@@ -140,6 +140,7 @@ QuantizeOptions ToQuantizeOptions(const QuantizeSpec& spec, FileSystem* file_sys
   options.tensors.pure = spec.pure;
   options.tensors.leave_output_tensor = spec.leave_output_tensor;
   options.tensors.allow_requantize = spec.allow_requantize;
+  options.tensors.force_ternary = spec.force_ternary;
   options.tensors.output_tensor_type = spec.output_tensor_type;
   options.tensors.token_embedding_type = spec.token_embedding_type;
   options.tensors.tensor_types = spec.tensor_types;

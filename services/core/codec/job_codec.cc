@@ -146,6 +146,7 @@ void Fill(const QuantizeSpec& from, v1::QuantizeSpec& to) {
   to.set_pure(from.pure);
   to.set_leave_output_tensor(from.leave_output_tensor);
   to.set_allow_requantize(from.allow_requantize);
+  to.set_force_ternary(from.force_ternary);
   to.set_output_tensor_type(ReplaceInvalidUtf8(from.output_tensor_type));
   to.set_token_embedding_type(ReplaceInvalidUtf8(from.token_embedding_type));
   for (const std::string& rule : from.tensor_types) to.add_tensor_types(ReplaceInvalidUtf8(rule));
@@ -168,6 +169,7 @@ QuantizeSpec Read(const v1::QuantizeSpec& message) {
   spec.pure = message.pure();
   spec.leave_output_tensor = message.leave_output_tensor();
   spec.allow_requantize = message.allow_requantize();
+  spec.force_ternary = message.force_ternary();
   spec.output_tensor_type = message.output_tensor_type();
   spec.token_embedding_type = message.token_embedding_type();
   spec.tensor_types.assign(message.tensor_types().begin(), message.tensor_types().end());

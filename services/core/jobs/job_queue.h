@@ -82,6 +82,7 @@ struct QuantizeSpec {
   bool pure = false;
   bool leave_output_tensor = false;
   bool allow_requantize = false;
+  bool force_ternary = false;
   std::string output_tensor_type;         // or ""
   std::string token_embedding_type;       // or ""
   std::vector<std::string> tensor_types;  // each "REGEX=FORMAT"

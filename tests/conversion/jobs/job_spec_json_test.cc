@@ -20,7 +20,7 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
                     "max_chunks": 60}},
       {"quantize": {"source": "b", "destination": "q", "types": ["q4_k_m", "q8_0"], "batch": true,
                     "directories": true, "pure": true, "leave_output_tensor": true,
-                    "allow_requantize": true, "output_tensor_type": "q6_K",
+                    "allow_requantize": true, "force_ternary": true, "output_tensor_type": "q6_K",
                     "token_embedding_type": "q5_K", "tensor_types": ["a=q8_0"], "importance": "i",
                     "keep_split": true, "split_max_bytes": 7, "concurrency": 2,
                     "skip_trial": true, "text": "c.txt", "base_model": "b"}}]})",
@@ -35,7 +35,8 @@ TEST(JobSpecJsonTest, ReadsAJobFile) {
   convert.restart = true;
   QuantizeSpec quantize{.source = "b", .destination = "q", .types = {"q4_k_m", "q8_0"}};
   quantize.batch = quantize.directories = quantize.pure = quantize.leave_output_tensor = true;
-  quantize.allow_requantize = quantize.keep_split = quantize.skip_trial = true;
+  quantize.allow_requantize = quantize.force_ternary = true;
+  quantize.keep_split = quantize.skip_trial = true;
   quantize.output_tensor_type = "q6_K";
   quantize.token_embedding_type = "q5_K";
   quantize.tensor_types = {"a=q8_0"};

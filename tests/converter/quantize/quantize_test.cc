@@ -205,6 +205,30 @@ TEST_F(MadeModelTest, WhatCannotWorkIsToldBeforeAnythingIsWritten) {
               HasSubstr("not both"));
 }
 
+TEST_F(MadeModelTest, TernaryFormatsTakeTernaryWeightsOrForce) {
+  QuantizeOptions raw = To("raw.gguf", {"tq2_0"});
+  const absl::Status refused = PlanQuantization(raw).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr("is not ternary"), HasSubstr("cosine of 0."), HasSubstr("--force")));
+  raw.tensors.force_ternary = true;
+  const auto make = [](const QuantizeOptions& options) {
+    const auto plan = PlanQuantization(options);
+    return plan.ok() ? RunQuantization(*plan, nullptr, nullptr) : plan.status();
+  };
+  ASSERT_EQ(make(raw), absl::OkStatus());
+
+  // Widened to floats it is ternary, and needs no force to become the same file again.
+  QuantizeOptions wide = To("wide.gguf", {"f32"});
+  wide.source = raw.destination;
+  wide.tensors.allow_requantize = true;
+  ASSERT_EQ(make(wide), absl::OkStatus());
+  QuantizeOptions again = To("again.gguf", {"tq2_0"});
+  again.source = wide.destination;
+  again.tensors.tensor_types = {"output|token_embd=f32"};
+  EXPECT_EQ(make(again), absl::OkStatus());
+}
+
 TEST_F(MadeModelTest, AWeightThatIsNoNumberIsNamed) {
   std::string bytes = MakeModel("dense");
   const uint16_t nan = 0x7fc0;

@@ -41,6 +41,7 @@ QuantizeOptions OptionsOf(const nlohmann::json& row) {
   QuantizeOptions quantize{
       .source = "source.gguf", .destination = "out.gguf", .types = {row["type"]}};
   MixOptions& tensors = quantize.tensors;
+  tensors.force_ternary = true;  // as the reference does
   tensors.pure = options.value("pure", false);
   tensors.leave_output_tensor = options.value("leave_output_tensor", false);
   tensors.allow_requantize = options.value("allow_requantize", false);

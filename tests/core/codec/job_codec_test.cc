@@ -29,7 +29,8 @@ JobSpec SomeSpec() {
   QuantizeSpec quantize{
       .source = "/models/b", .destination = "/models/q", .types = {"q4_k_m", "q8_0"}};
   quantize.batch = quantize.directories = quantize.pure = quantize.leave_output_tensor = true;
-  quantize.allow_requantize = quantize.keep_split = quantize.skip_trial = true;
+  quantize.allow_requantize = quantize.force_ternary = true;
+  quantize.keep_split = quantize.skip_trial = true;
   quantize.output_tensor_type = "q6_K";
   quantize.token_embedding_type = "q5_K";
   quantize.tensor_types = {"attn_.*=q8_0", "down=q6_K"};
