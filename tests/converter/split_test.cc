@@ -102,7 +102,9 @@ std::string Edited(const TemporaryDirectory& folder, const std::function<void(Gg
   edit(header);
   EXPECT_EQ(LayOutGgufTensors(header), absl::OkStatus());
   std::string bytes = EncodeGgufHeader(header).value();
-  bytes.resize(bytes.size() + header.tensors.back().offset + header.tensors.back().bytes);
+  if (!header.tensors.empty()) {
+    bytes.resize(bytes.size() + header.tensors.back().offset + header.tensors.back().bytes);
+  }
   WriteFileOrDie(folder / "edited.gguf", bytes);
   return folder / "edited.gguf";
 }

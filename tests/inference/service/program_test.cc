@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "tests/support/subprocess.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/tiny_kimi.h"
 
 namespace odmoe {
 namespace {
@@ -40,8 +41,9 @@ class ProgramTest : public testing::Test {
 
 TEST_F(ProgramTest, AnnouncesItselfAnswersWithoutAModelAndDrainsOnASignal) {
   const std::string nobody = absl::StrCat("unix:", directory_ / "nobody.sock");
-  auto process = Subprocess::Start(Program({"--root", directory_.path(), "--expert-store", nobody,
-                                            "--endpoint-file", directory_ / "endpoint"}));
+  auto process = Subprocess::Start(
+      Program({"--root", directory_.path(), "--root", TinyKimiDirectory("bf16"), "--expert-store",
+               nobody, "--endpoint-file", directory_ / "endpoint"}));
   ASSERT_TRUE(process.ok()) << process.status();
   const auto line = (*process)->WaitForLine("listening on ", kPatience);
   ASSERT_TRUE(line.ok()) << line.status();
@@ -53,8 +55,10 @@ TEST_F(ProgramTest, AnnouncesItselfAnswersWithoutAModelAndDrainsOnASignal) {
   EXPECT_EQ(stats->requests, 0);
   EXPECT_EQ((*ConnectLanguageModel(endpoint, ""))->Info().status().code(),
             absl::StatusCode::kFailedPrecondition);
-  // The folder exists and is no model; nobody is at the store's endpoint.
   EXPECT_EQ(LoadModel(endpoint, directory_.path(), 0).status().code(),
+            absl::StatusCode::kNotFound);  // a folder, but no model
+  // Nobody is at the store's endpoint.
+  EXPECT_EQ(LoadModel(endpoint, TinyKimiDirectory("bf16"), 0).status().code(),
             absl::StatusCode::kUnavailable);
 
   (*process)->Signal(SIGTERM);
