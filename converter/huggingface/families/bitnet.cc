@@ -12,9 +12,6 @@
 namespace odmoe {
 namespace {
 
-constexpr const char* kRequired[] = {"vocab_size", "hidden_size", "intermediate_size",
-                                     "num_hidden_layers", "num_attention_heads"};
-
 constexpr NameRule SubNorm(const char* from, const char* to, Dim dim) {
   return {from, to, RulePlace::kEveryLayer, {dim}, RuleKind::kCopy, RuleNeed::kOneSpelling};
 }
@@ -61,7 +58,7 @@ class Bitnet : public Architecture {
 
 absl::StatusOr<std::unique_ptr<Architecture>> MakeBitnet(const nlohmann::json& config,
                                                          const std::string& where) {
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDenseRequired));
   // The name decides which activation a reader takes.
   const nlohmann::json activation = config.value("hidden_act", nlohmann::json("relu2"));
   if (activation == "relu2") return std::make_unique<Bitnet>("bitnet-b1.58", std::move(read));

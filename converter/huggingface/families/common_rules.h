@@ -9,6 +9,10 @@
 
 namespace odmoe {
 
+// What config.json of a dense model has to say.
+inline constexpr const char* kDenseRequired[] = {"vocab_size", "hidden_size", "intermediate_size",
+                                                 "num_hidden_layers", "num_attention_heads"};
+
 // Embedding, final norm and head.
 absl::Span<const NameRule> ModelRules();
 // input_layernorm, post_attention_layernorm.

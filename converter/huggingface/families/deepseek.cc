@@ -11,7 +11,7 @@
 namespace odmoe {
 namespace {
 
-constexpr const char* kRequired[] = {
+constexpr const char* kDeepseekRequired[] = {
     "vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
     "num_attention_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim",
     "n_routed_experts", "num_experts_per_tok", "max_position_embeddings"};
@@ -111,7 +111,7 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeDeepSeek(const nlohmann::json&
   ODMOE_RETURN_IF_ERROR(RequireSetting(config, where, "moe_layer_freq", 1,
                                        "deepseek2 has experts in every layer past the first dense "
                                        "ones"));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDeepseekRequired));
   const auto text = [&config](const char* key) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : "";

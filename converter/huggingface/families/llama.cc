@@ -12,8 +12,6 @@
 namespace odmoe {
 namespace {
 
-constexpr const char* kDenseRequired[] = {"vocab_size", "hidden_size", "intermediate_size",
-                                          "num_hidden_layers", "num_attention_heads"};
 constexpr const char* kMixtralRequired[] = {
     "vocab_size",          "hidden_size",       "intermediate_size",  "num_hidden_layers",
     "num_attention_heads", "num_local_experts", "num_experts_per_tok"};

@@ -9,7 +9,7 @@
 namespace odmoe {
 namespace {
 
-constexpr const char* kRequired[] = {
+constexpr const char* kOlmoeRequired[] = {
     "vocab_size",          "hidden_size", "intermediate_size",  "num_hidden_layers",
     "num_attention_heads", "num_experts", "num_experts_per_tok"};
 
@@ -62,7 +62,7 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeOlmoe(const nlohmann::json& co
                                        "GGUF's olmoe does not clip queries, keys and values"));
   ODMOE_RETURN_IF_ERROR(
       RequireSetting(config, where, "hidden_act", "silu", "GGUF's olmoe has no other"));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kOlmoeRequired));
   return std::make_unique<Olmoe>(std::move(read));
 }
 

@@ -10,8 +10,6 @@
 namespace odmoe {
 namespace {
 
-constexpr const char* kDenseRequired[] = {"vocab_size", "hidden_size", "intermediate_size",
-                                          "num_hidden_layers", "num_attention_heads"};
 constexpr const char* kExpertsRequired[] = {
     "vocab_size",  "hidden_size",         "moe_intermediate_size", "num_hidden_layers",
     "num_experts", "num_attention_heads", "num_experts_per_tok"};
