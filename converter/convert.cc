@@ -44,7 +44,8 @@ std::string Trimmed(std::string path) {
   return path;
 }
 
-// A conversion laid out, and what its output refers to. Does not move: its parts point at each other.
+// A conversion laid out, and what its output refers to. Does not move: its parts point at each
+// other.
 struct Conversion {
   std::string step;
   std::string architecture;
@@ -156,7 +157,8 @@ absl::Status PrepareFromHuggingFace(const ConvertOptions& options, FileSystem& f
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> planned,
                          OpenPlannedGguf(*conversion.gguf, options.source));
   ODMOE_ASSIGN_OR_RETURN(conversion.model, GgufModel::Open(fs, std::move(planned)));
-  return PrepareDirectory(options, decisions, WeightFiles(*conversion.gguf->checkpoint), conversion);
+  return PrepareDirectory(options, decisions, WeightFiles(*conversion.gguf->checkpoint),
+                          conversion);
 }
 
 absl::Status PrepareFromGguf(const ConvertOptions& options, FileSystem& fs,
@@ -292,8 +294,9 @@ absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancella
 absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text) {
   uint64_t unit = 1, count = 0, bytes = 0;
   absl::string_view digits = text;
-  for (const auto& [letter, value] : {std::pair{"K", uint64_t{1000}}, std::pair{"M", uint64_t{1000000}},
-                                      std::pair{"G", uint64_t{1000000000}}}) {
+  for (const auto& [letter, value] :
+       {std::pair{"K", uint64_t{1000}}, std::pair{"M", uint64_t{1000000}},
+        std::pair{"G", uint64_t{1000000000}}}) {
     if (absl::ConsumeSuffix(&digits, letter)) unit = value;
   }
   const bool plain = !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) {

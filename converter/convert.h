@@ -14,20 +14,21 @@
 
 namespace odmoe {
 
-// What to convert. A source is a Hugging Face directory, which may be a LoRA adapter's, or a GGUF file;
-// a destination that ends in ".gguf" is a GGUF file and any other a model directory.
+// What to convert. A source is a Hugging Face directory, which may be a LoRA adapter's, or a GGUF
+// file; a destination that ends in ".gguf" is a GGUF file and any other a model directory.
 struct ConvertOptions {
   std::string source;
   std::string destination;
   // f32, f16, bf16, q8_0, auto; tq1_0, tq2_0, i2_s, tl1, tl2 for ternary weights
   // (converter/bitnet). A GGUF source keeps its bytes.
   std::string outtype = "auto";
-  std::string pre_tokenizer;      // names it where the checkpoint's regexes are not known; else empty
+  std::string pre_tokenizer;  // names it where the checkpoint's regexes are not known; else empty
   bool vocab_only = false;  // a GGUF file of the keys alone, tokenizer and all, from Hugging Face
   // The vocabulary, embedding and head grow together to the next multiple of this: ids without a
   // token, rows of zeros. From Hugging Face; 0: none.
   int64_t pad_vocab = 0;
-  std::string tensor_map;  // a file that names the tensors of an architecture we do not know; or empty
+  std::string
+      tensor_map;  // a file that names the tensors of an architecture we do not know; or empty
   std::vector<std::string> metadata;  // keys to set, as KEY=VALUE or a file of them
   bool force_ternary = false;   // round weights that are not ternary, where the outtype is
   std::string kernel_config;    // of tl1 and tl2: the kernels' .ini file
@@ -79,21 +80,21 @@ struct ConvertPlan {
 // NOT_FOUND: no such source, or expert tensors missing (names looked for, and the nearest found).
 // INVALID_ARGUMENT: neither a Hugging Face directory nor a GGUF file; unknown architecture or
 // outtype. FAILED_PRECONDITION: too little disk, with the numbers; what an interrupted conversion
-// left there is another one's, and neither `restart` nor `replace_other` is set. DATA_LOSS: a corrupt
-// file.
+// left there is another one's, and neither `restart` nor `replace_other` is set. DATA_LOSS: a
+// corrupt file.
 absl::StatusOr<ConvertPlan> PlanConversion(const ConvertOptions& options);
 
-// A shard's size as people write it: digits, and K, M or G for powers of 1000. INVALID_ARGUMENT: not
-// that, or more than 2^63.
+// A shard's size as people write it: digits, and K, M or G for powers of 1000. INVALID_ARGUMENT:
+// not that, or more than 2^63.
 absl::StatusOr<uint64_t> ParseSplitSize(absl::string_view text);
 
-// Carries a plan out, or goes on with what an interrupted run of the same conversion left: killed or
-// failed, the same source, options and version. Until it is done, nothing at the destination reads as
-// complete but what was there before.
+// Carries a plan out, or goes on with what an interrupted run of the same conversion left: killed
+// or failed, the same source, options and version. Until it is done, nothing at the destination
+// reads as complete but what was there before.
 // CANCELLED: asked to stop; noticed within one piece of a tensor, and what was written is removed,
 // unless Cancellation::CancelAndKeepWork asked. Any other failure leaves it for the next run.
-// `on_progress` is called from the threads that do the work, one call at a time. `digest`, where given,
-// gets what WriteOutput says of the output's bytes.
+// `on_progress` is called from the threads that do the work, one call at a time. `digest`, where
+// given, gets what WriteOutput says of the output's bytes.
 absl::Status RunConversion(const ConvertPlan& plan, const Cancellation* cancellation,
                            const std::function<void(const ConvertProgress&)>& on_progress,
                            std::string* digest = nullptr);

@@ -19,8 +19,8 @@ struct FormatTotal {
 // How long it should take: the slower of the disk and the encoding.
 struct TimeEstimate {
   double seconds = 0;
-  // Assumed, as nothing is written to find out: what a common NVMe drive keeps up while it reads the
-  // source as well.
+  // Assumed, as nothing is written to find out: what a common NVMe drive keeps up while it reads
+  // the source as well.
   uint64_t disk_bytes_per_second = 0;
   // Measured here, on a few MiB in memory, times the workers; 0 where bytes are copied as they are.
   uint64_t encode_bytes_per_second = 0;

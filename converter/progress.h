@@ -14,8 +14,8 @@
 
 namespace odmoe {
 
-// One step's progress. Thread-safe: the callback is called from any of the threads that do the work,
-// one call at a time, and sees the bytes only grow.
+// One step's progress. Thread-safe: the callback is called from any of the threads that do the
+// work, one call at a time, and sees the bytes only grow.
 class StepProgress {
  public:
   using Callback = std::function<void(const ConvertProgress&)>;

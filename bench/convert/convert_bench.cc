@@ -55,8 +55,8 @@ absl::StatusOr<double> TimeConversion(const Options& options, const std::string&
   return absl::ToDoubleSeconds(absl::Now() - start);
 }
 
-// The beginning of a conversion whose output this disk may not hold: on a file system that says there
-// is room.
+// The beginning of a conversion whose output this disk may not hold: on a file system that says
+// there is room.
 class RoomyFileSystem : public FileSystem {
  public:
   using Reader = std::unique_ptr<RandomAccessFile>;
@@ -159,8 +159,8 @@ double Median(std::vector<double> values) {
 
 void PrintRow(const char* name, const std::vector<double>& seconds, uint64_t bytes) {
   const auto [least, most] = std::minmax_element(seconds.begin(), seconds.end());
-  std::printf("%-18s median %.3f s (%.3f to %.3f), %.2f GB/s\n", name, Median(seconds), *least, *most,
-              static_cast<double>(bytes) / Median(seconds) / 1e9);
+  std::printf("%-18s median %.3f s (%.3f to %.3f), %.2f GB/s\n", name, Median(seconds), *least,
+              *most, static_cast<double>(bytes) / Median(seconds) / 1e9);
 }
 
 absl::Status Run(const Options& options) {
@@ -217,7 +217,8 @@ bool Parse(int argc, char** argv, Options& options) {
     else if (name == "--to") options.to = value;
     else if (name == "--outtype") options.outtype = value;
     else if (name == "--against") options.against = value;
-    else if (name == "--stop-gb" && is_number) options.stop_bytes = uint64_t(number) * 1'000'000'000;
+    else if (name == "--stop-gb" && is_number)
+      options.stop_bytes = uint64_t(number) * 1'000'000'000;
     else if (name == "--layers" && is_number) options.toy.layers = number;
     else if (name == "--experts" && is_number) options.toy.experts = number;
     else if (name == "--dim" && is_number) options.toy.dim = number;

@@ -1,4 +1,5 @@
-// Quantization, and another quantizer's of the same file to the same bytes, in turns. See README.md.
+// Quantization, and another quantizer's of the same file to the same bytes, in turns. See
+// README.md.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -147,9 +148,10 @@ bool Parse(int argc, char** argv, Options& options) {
 int main(int argc, char** argv) {
   odmoe::Options options;
   if (!odmoe::Parse(argc, argv, options)) {
-    std::fprintf(stderr,
-                 "usage: quantize_bench --folder EMPTY_FOLDER [--source GGUF] [--types T,T..]\n"
-                 "         [--threads N] [--rounds N] [--rival 'COMMAND {in} {out} {type} {threads}']\n");
+    std::fprintf(
+        stderr,
+        "usage: quantize_bench --folder EMPTY_FOLDER [--source GGUF] [--types T,T..]\n"
+        "         [--threads N] [--rounds N] [--rival 'COMMAND {in} {out} {type} {threads}']\n");
     return 2;
   }
   const absl::Status status = odmoe::Run(options);

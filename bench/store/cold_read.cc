@@ -55,7 +55,8 @@ class Reader {
   absl::Status Run() {
     absl::MutexLock lock(&mutex_);
     for (size_t i = 0; i < buffers_.size(); ++i) free_.push_back(i);
-    const auto may_start = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !free_.empty(); };
+    const auto may_start = [this]()
+                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !free_.empty(); };
     const auto all_free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return free_.size() == buffers_.size();
     };

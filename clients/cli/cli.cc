@@ -27,7 +27,8 @@ constexpr char kFooter[] =
     "  odmoe COMMAND --help                        flags and examples of one command\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
-    "Errors are one line on standard error; with --json also {\"error\":{\"code\",\"message\"}} on\n"
+    "Errors are one line on standard error; with --json also {\"error\":{\"code\",\"message\"}} "
+    "on\n"
     "standard output.";
 
 void AddCommands(CLI::App& app, Invocation& invocation) {

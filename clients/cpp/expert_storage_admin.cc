@@ -102,7 +102,8 @@ class Admin final : public ExpertStorageAdmin {
  private:
   template <typename Request, typename Response>
   absl::Status Call(grpc::Status (v1::ExpertStorageService::Stub::*method)(grpc::ClientContext*,
-                                                                          const Request&, Response*),
+                                                                           const Request&,
+                                                                           Response*),
                     const Request& request, Response& response) {
     grpc::ClientContext context;
     SetDeadline(context, absl::Now() + timeout_);

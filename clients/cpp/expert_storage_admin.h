@@ -39,8 +39,8 @@ struct RemoteStoreStats {
   absl::Duration uptime;
 };
 
-// Calls to one service. Every call takes `timeout` at most and fails with the contract's codes, with
-// UNAVAILABLE where nobody answers. Thread-safe.
+// Calls to one service. Every call takes `timeout` at most and fails with the contract's codes,
+// with UNAVAILABLE where nobody answers. Thread-safe.
 class ExpertStorageAdmin {
  public:
   // INVALID_ARGUMENT: an endpoint that is none. Connects at the first call.

@@ -1,5 +1,5 @@
-// Between expert storage's messages and the library's types, as its clients need them; the inverse is
-// services/expert_storage/service/proto_convert.h.
+// Between expert storage's messages and the library's types, as its clients need them; the inverse
+// is services/expert_storage/service/proto_convert.h.
 #pragma once
 
 #include "absl/status/statusor.h"

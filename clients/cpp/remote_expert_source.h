@@ -17,7 +17,8 @@ struct RemoteSourceOptions {
 };
 
 // Reads experts from the store at `endpoint` by gRPC: the source of a caching store of one's own.
-// An empty `model` names the store's only one. UNAVAILABLE: nobody answers. NOT_FOUND: no such model.
+// An empty `model` names the store's only one. UNAVAILABLE: nobody answers. NOT_FOUND: no such
+// model.
 absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(
     const std::string& endpoint, const std::string& model, const RemoteSourceOptions& options);
 absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(const std::string& endpoint,

@@ -22,9 +22,10 @@ struct TransferOptions {
   std::function<void(const absl::Status&)> on_interrupted = nullptr;
 };
 
-// Both transfers go on from what an earlier attempt left, in this process or before, after comparing
-// its hash; a connection that breaks is taken up again for half a minute without progress. Each chunk
-// and each whole file is hashed. Thread-safe. UNAVAILABLE: no service there; and the service's errors.
+// Both transfers go on from what an earlier attempt left, in this process or before, after
+// comparing its hash; a connection that breaks is taken up again for half a minute without
+// progress. Each chunk and each whole file is hashed. Thread-safe. UNAVAILABLE: no service there;
+// and the service's errors.
 class RemoteFiles {
  public:
   virtual ~RemoteFiles() = default;

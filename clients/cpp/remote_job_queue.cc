@@ -40,7 +40,8 @@ class RemoteJobQueue : public JobQueue {
   }
 
   absl::StatusOr<std::vector<Job>> List(int limit) override {
-    if (limit < 1) return absl::InvalidArgumentError(absl::StrCat("limit ", limit, " is not positive"));
+    if (limit < 1)
+      return absl::InvalidArgumentError(absl::StrCat("limit ", limit, " is not positive"));
     v1::ListJobsRequest request;
     request.set_page_size(limit);
     v1::ListJobsResponse response;
@@ -54,19 +55,23 @@ class RemoteJobQueue : public JobQueue {
   }
 
   absl::StatusOr<Job> Cancel(absl::string_view id) override {
-    return CallFor<v1::CancelJobRequest, v1::CancelJobResponse>(&v1::ConversionService::Stub::CancelJob, id);
+    return CallFor<v1::CancelJobRequest, v1::CancelJobResponse>(
+        &v1::ConversionService::Stub::CancelJob, id);
   }
 
   absl::StatusOr<Job> Pause(absl::string_view id) override {
-    return CallFor<v1::PauseJobRequest, v1::PauseJobResponse>(&v1::ConversionService::Stub::PauseJob, id);
+    return CallFor<v1::PauseJobRequest, v1::PauseJobResponse>(
+        &v1::ConversionService::Stub::PauseJob, id);
   }
 
   absl::StatusOr<Job> Resume(absl::string_view id) override {
-    return CallFor<v1::ResumeJobRequest, v1::ResumeJobResponse>(&v1::ConversionService::Stub::ResumeJob, id);
+    return CallFor<v1::ResumeJobRequest, v1::ResumeJobResponse>(
+        &v1::ConversionService::Stub::ResumeJob, id);
   }
 
   absl::StatusOr<Job> Retry(absl::string_view id) override {
-    return CallFor<v1::RetryJobRequest, v1::RetryJobResponse>(&v1::ConversionService::Stub::RetryJob, id);
+    return CallFor<v1::RetryJobRequest, v1::RetryJobResponse>(
+        &v1::ConversionService::Stub::RetryJob, id);
   }
 
   absl::Status Delete(absl::string_view id) override {

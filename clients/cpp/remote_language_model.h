@@ -17,8 +17,8 @@ namespace odmoe {
 // while the service cannot be reached, and none is repeated. Deadlines and cancellation are passed
 // on. INVALID_ARGUMENT: no such form of endpoint.
 //
-// When on_token ends a generation, the summary is what the client knows of it: the tokens it got and
-// the time they took, kCancelled.
+// When on_token ends a generation, the summary is what the client knows of it: the tokens it got
+// and the time they took, kCancelled.
 absl::StatusOr<std::unique_ptr<LanguageModel>> ConnectLanguageModel(const std::string& endpoint,
                                                                     const std::string& model);
 

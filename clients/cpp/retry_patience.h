@@ -7,8 +7,8 @@
 
 namespace odmoe {
 
-// Pauses between the attempts at one call, each twice as long as the one before, until half a minute
-// has passed without progress. Not thread-safe.
+// Pauses between the attempts at one call, each twice as long as the one before, until half a
+// minute has passed without progress. Not thread-safe.
 class RetryPatience {
  public:
   // `cancellation` may be null; it outlives this.

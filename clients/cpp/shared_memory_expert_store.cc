@@ -40,8 +40,8 @@ class Connection final : public StoreSession::Listener,
       absl::Time deadline) {
     ODMOE_ASSIGN_OR_RETURN(auto channel, MakeChannel(endpoint));
     auto connection = std::make_shared<Connection>(std::move(catalog), model, std::move(admin));
-    ODMOE_ASSIGN_OR_RETURN(connection->session_,
-                           StoreSession::Open(std::move(channel), model.name, *connection, deadline));
+    ODMOE_ASSIGN_OR_RETURN(connection->session_, StoreSession::Open(std::move(channel), model.name,
+                                                                    *connection, deadline));
     ODMOE_RETURN_IF_ERROR(connection->MapMemory(model));
     return connection;
   }
@@ -269,8 +269,8 @@ class SharedMemoryExpertStore final : public ExpertStore {
 
  private:
   // The connection, or a new one where the store is gone. One caller dials at a time, and not more
-  // often than kRedialInterval; the others wait for what comes of it, and a call that comes too soon
-  // waits its turn: the store may have come back since the last attempt.
+  // often than kRedialInterval; the others wait for what comes of it, and a call that comes too
+  // soon waits its turn: the store may have come back since the last attempt.
   absl::StatusOr<std::shared_ptr<Connection>> Connected(absl::Time deadline) {
     {
       absl::ReaderMutexLock lock(&mutex_);

@@ -124,7 +124,9 @@ class Session final : public StoreSession,
   void OnAttached(const v1::AttachResponse& reply) {
     absl::MutexLock lock(&mutex_);
     if (attachment_.has_value()) return;
-    const auto size = [](int64_t bytes) { return static_cast<uint64_t>(std::max<int64_t>(0, bytes)); };
+    const auto size = [](int64_t bytes) {
+      return static_cast<uint64_t>(std::max<int64_t>(0, bytes));
+    };
     attachment_ = Attachment{reply.epoch(),
                              reply.socket_path(),
                              reply.token(),

@@ -23,8 +23,8 @@ namespace {
 
 // Numbers a thread holds of a tensor, in each of the two files.
 constexpr int64_t kHeldElements = int64_t{1} << 18;
-// Numbers a thread takes on at a time: few enough to share out, and many enough that what is kept of
-// each piece is nothing beside them.
+// Numbers a thread takes on at a time: few enough to share out, and many enough that what is kept
+// of each piece is nothing beside them.
 constexpr int64_t kPieceElements = int64_t{1} << 24;
 constexpr int kMaxThreads = 64;
 // A block to be named where neither side has blocks.

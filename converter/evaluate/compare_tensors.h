@@ -64,11 +64,11 @@ struct CompareTensorsOptions {
   FileSystem* file_system = nullptr;  // null: PosixFileSystem()
 };
 
-// Compares what both have, decoded to floats; takes some MiB a thread whatever the tensors' size. The
-// figures do not depend on the threads. `on_progress` is called by one thread at a time, in bytes of
-// the model.
-// INVALID_ARGUMENT: a tensor of another shape, or no tensor in common. UNIMPLEMENTED: a format that is
-// not decoded. DATA_LOSS: a weight that is not a number; names the tensor. CANCELLED.
+// Compares what both have, decoded to floats; takes some MiB a thread whatever the tensors' size.
+// The figures do not depend on the threads. `on_progress` is called by one thread at a time, in
+// bytes of the model.
+// INVALID_ARGUMENT: a tensor of another shape, or no tensor in common. UNIMPLEMENTED: a format that
+// is not decoded. DATA_LOSS: a weight that is not a number; names the tensor. CANCELLED.
 absl::StatusOr<TensorReport> CompareTensors(
     const CompareTensorsOptions& options, const Cancellation* cancellation,
     const std::function<void(const ConvertProgress&)>& on_progress);

@@ -43,20 +43,21 @@ struct TextReport {
   std::optional<DivergenceReport> divergence;
 };
 
-// The reference tool's definition: the text's tokens are cut into chunks of chunk_tokens, what is left
-// over is dropped, each chunk starts anew, with BOS in place of its first token where the model adds
-// one, and the tokens in a chunk's second half are scored: from position n/2 + 1 on, as the first
-// half is context. With a base model, keeps a chunk's worth of its log-probabilities: half a chunk
-// times the vocabulary in floats.
-// INVALID_ARGUMENT: an option out of range, fewer tokens than two chunks (the counts are named), a base
-// with another vocabulary or other tokens. UNIMPLEMENTED: a model that gives no logits, as one in
-// another process. DATA_LOSS: logits that are not numbers. CANCELLED. Errors of the models and files.
+// The reference tool's definition: the text's tokens are cut into chunks of chunk_tokens, what is
+// left over is dropped, each chunk starts anew, with BOS in place of its first token where the
+// model adds one, and the tokens in a chunk's second half are scored: from position n/2 + 1 on, as
+// the first half is context. With a base model, keeps a chunk's worth of its log-probabilities:
+// half a chunk times the vocabulary in floats.
+// INVALID_ARGUMENT: an option out of range, fewer tokens than two chunks (the counts are named), a
+// base with another vocabulary or other tokens. UNIMPLEMENTED: a model that gives no logits, as one
+// in another process. DATA_LOSS: logits that are not numbers. CANCELLED. Errors of the models and
+// files.
 absl::StatusOr<TextReport> EvaluateText(
     LanguageModel& model, absl::string_view text, const EvaluateTextOptions& options,
     const Cancellation* cancellation, const std::function<void(const TextProgress&)>& on_progress);
 
-// A text's tokens as evaluations and importance matrices take them: plain, behind the model's BOS if
-// it adds one.
+// A text's tokens as evaluations and importance matrices take them: plain, behind the model's BOS
+// if it adds one.
 struct PlainTokens {
   std::vector<TokenId> tokens;
   std::optional<TokenId> bos;

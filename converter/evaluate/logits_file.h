@@ -1,8 +1,9 @@
-// A base model's log-probabilities in a file, as the reference perplexity tool saves and reads them:
+// A base model's log-probabilities in a file, as the reference perplexity tool saves and reads
+// them:
 //
 //   "_logits_"; i32 chunk tokens, i32 vocabulary, i32 chunks; i32 tokens[chunks * chunk tokens];
-//   then, for each chunk, a row for each position scored (see ScoredPositions): f32 scale, f32 least,
-//   u16 codes[vocabulary], padded to an even count; a log-probability is scale * code + least.
+//   then, for each chunk, a row for each position scored (see ScoredPositions): f32 scale,
+//   f32 least, u16 codes[vocabulary], padded to an even count; a log-probability is scale * code + least.
 //
 // All little-endian. What is more than 16 below the most likely is kept as 16 below.
 #pragma once
@@ -23,8 +24,8 @@ namespace odmoe {
 // Log-probabilities a file keeps apart are above this.
 inline constexpr float kLogitsFileFloor = -16.0f;
 
-// A chunk of n tokens is scored at the positions n/2 to n - 2: what is predicted after half a chunk of
-// context, up to the chunk's last token.
+// A chunk of n tokens is scored at the positions n/2 to n - 2: what is predicted after half a chunk
+// of context, up to the chunk's last token.
 struct ScoredPositions {
   int64_t first = 0;
   int64_t count = 0;
@@ -43,13 +44,13 @@ struct LogitsFileHeader {
 // Immutable, thread-safe.
 class LogitsFile {
  public:
-  // INVALID_ARGUMENT: not such a file. DATA_LOSS: its size is not what its header says, or a token is
-  // outside the vocabulary.
+  // INVALID_ARGUMENT: not such a file. DATA_LOSS: its size is not what its header says, or a token
+  // is outside the vocabulary.
   static absl::StatusOr<std::unique_ptr<LogitsFile>> Open(std::unique_ptr<RandomAccessFile> file);
 
   const LogitsFileHeader& header() const { return header_; }
-  // Log-probabilities of the `position`th of the chunk's scored positions, counted from 0; `out` has
-  // the vocabulary's length. DATA_LOSS: a scale that is no number.
+  // Log-probabilities of the `position`th of the chunk's scored positions, counted from 0; `out`
+  // has the vocabulary's length. DATA_LOSS: a scale that is no number.
   absl::Status ReadRow(int64_t chunk, int64_t position, absl::Span<float> out) const;
 
  private:

@@ -1,5 +1,5 @@
-// How well a model predicts a text, and how far it is from a base model: figures of the tokens scored,
-// as the reference perplexity tool defines them.
+// How well a model predicts a text, and how far it is from a base model: figures of the tokens
+// scored, as the reference perplexity tool defines them.
 #pragma once
 
 #include <cstddef>
@@ -40,15 +40,15 @@ class PerplexityMeter {
 
 // A sample's shape: percentiles between two values are interpolated.
 struct Percentiles {
-  double minimum = 0.0, p0_1 = 0.0, p1 = 0.0, p5 = 0.0, p10 = 0.0, p25 = 0.0, median = 0.0, p75 = 0.0,
-         p90 = 0.0, p95 = 0.0, p99 = 0.0, p99_9 = 0.0, maximum = 0.0;
+  double minimum = 0.0, p0_1 = 0.0, p1 = 0.0, p5 = 0.0, p10 = 0.0, p25 = 0.0, median = 0.0,
+         p75 = 0.0, p90 = 0.0, p95 = 0.0, p99 = 0.0, p99_9 = 0.0, maximum = 0.0;
 };
 
 // A model Q against a base model, over the same tokens. Probabilities from 0 to 1.
 struct DivergenceReport {
   Estimate perplexity;       // of Q
   Estimate base_perplexity;
-  Estimate log_ratio;        // ln (perplexity / base_perplexity); errors here and below know that the
+  Estimate log_ratio;  // ln (perplexity / base_perplexity); errors here and below know that the
   Estimate ratio;            // two are correlated
   Estimate difference;
   double correlation = 0.0;  // of the two models' ln p

@@ -66,11 +66,11 @@ absl::StatusOr<std::unique_ptr<Architecture>> FindArchitecture(const nlohmann::j
   for (const Family& family : kFamilies) {
     if (family.hugging_face_class == asked) return family.make(config, where);
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(where, ": architecture ", asked, " is not known; known: ",
-                   absl::StrJoin(KnownArchitectures(), ", "),
-                   ". Another can be converted by naming its tensors with --tensor-map and its keys "
-                   "with --metadata"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      where, ": architecture ", asked,
+      " is not known; known: ", absl::StrJoin(KnownArchitectures(), ", "),
+      ". Another can be converted by naming its tensors with --tensor-map and its keys "
+      "with --metadata"));
 }
 
 std::vector<absl::string_view> KnownArchitectures() {

@@ -1,5 +1,5 @@
-// What the converter knows of a model family: the settings it reads, how its tensors are renamed, and
-// its GGUF keys. A family is a table of name rules and a small class, in families/.
+// What the converter knows of a model family: the settings it reads, how its tensors are renamed,
+// and its GGUF keys. A family is a table of name rules and a small class, in families/.
 #pragma once
 
 #include <memory>

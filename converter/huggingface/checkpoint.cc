@@ -26,16 +26,17 @@ constexpr DType kPlainFormats[] = {DType::kBF16, DType::kF16, DType::kF32};
 
 absl::Status PicklesRefused(const std::string& folder, absl::string_view files) {
   return absl::InvalidArgumentError(absl::StrCat(
-      folder, ": the weights are in ", files, " only: pickles, which run code of their author's as "
-              "they are read and are not opened here. Take the model's safetensors files, or load it "
-              "with the transformers library and save it again with safe_serialization=True"));
+      folder, ": the weights are in ", files,
+      " only: pickles, which run code of their author's as "
+      "they are read and are not opened here. Take the model's safetensors files, or load it "
+      "with the transformers library and save it again with safe_serialization=True"));
 }
 
 // A weight's file, directly in the folder.
 bool IsPartName(absl::string_view name) {
   // The system's calls would read no further than a NUL.
-  return !absl::StrContains(name, '/') && !absl::StrContains(name, '\0') && !absl::StartsWith(name, ".") &&
-         absl::EndsWith(name, ".safetensors");
+  return !absl::StrContains(name, '/') && !absl::StrContains(name, '\0') &&
+         !absl::StartsWith(name, ".") && absl::EndsWith(name, ".safetensors");
 }
 
 // "model.layers.0" of "language_model.model.layers.0".
@@ -53,8 +54,8 @@ bool IsIgnored(absl::string_view name, bool multimodal) {
   return false;
 }
 
-// A text_config's members, in place of those of the same name; but the model is called what the whole
-// is, whose part they describe.
+// A text_config's members, in place of those of the same name; but the model is called what the
+// whole is, whose part they describe.
 void LiftTextConfig(nlohmann::json& config) {
   const auto text = config.find("text_config");
   if (text == config.end() || !text->is_object()) return;
@@ -216,9 +217,9 @@ absl::Status Checkpoint::CheckTensors() {
         tensor.encoding != WeightEncoding::kTernaryRounded) {
       continue;
     }
-    const auto known = std::find_if(std::begin(kPlainFormats), std::end(kPlainFormats), [&](DType dtype) {
-      return Info(dtype).safetensors == tensor.stored->dtype;
-    });
+    const auto known =
+        std::find_if(std::begin(kPlainFormats), std::end(kPlainFormats),
+                     [&](DType dtype) { return Info(dtype).safetensors == tensor.stored->dtype; });
     if (known == std::end(kPlainFormats)) {
       return absl::UnimplementedError(
           absl::StrCat(tensor.path(), ": tensor '", tensor.name, "' is ", tensor.stored->dtype,

@@ -40,8 +40,8 @@ struct TernaryScale {
   std::optional<float> value ABSL_GUARDED_BY(mutex);
 };
 
-// The scales of a quantized weight: a matrix with a row for every `block_rows` rows of the weight's and
-// a column for every `block_columns` columns.
+// The scales of a quantized weight: a matrix with a row for every `block_rows` rows of the weight's
+// and a column for every `block_columns` columns.
 struct WeightScales {
   const SafetensorsReader* file = nullptr;
   const SafetensorsTensor* stored = nullptr;
@@ -89,8 +89,8 @@ class Checkpoint {
   const nlohmann::json& config() const { return *config_; }
   // config.json's own `_name_or_path`; empty where there is none.
   std::string name_or_path() const;
-  // The language model's: what multimodal checkpoints hold besides is left out. By file, and within one
-  // by name as stored.
+  // The language model's: what multimodal checkpoints hold besides is left out. By file, and within
+  // one by name as stored.
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }
   // What most of the weights are: the format of the first matrix stored as BF16 or F16, else F16.
   DType main_dtype() const { return main_dtype_; }
@@ -116,8 +116,8 @@ class Checkpoint {
   absl::flat_hash_map<std::string, std::string> index_;
 };
 
-// A folder's config.json, a text_config's members lifted to the top. NOT_FOUND, INVALID_ARGUMENT (not
-// JSON), DATA_LOSS (not an object).
+// A folder's config.json, a text_config's members lifted to the top. NOT_FOUND, INVALID_ARGUMENT
+// (not JSON), DATA_LOSS (not an object).
 absl::StatusOr<nlohmann::json> ReadModelConfigJson(FileSystem& fs, const std::string& folder);
 
 // True where `folder` holds a config.json.

@@ -155,7 +155,8 @@ absl::Status CheckHeads(const JsonObject& object, const CheckpointConfig& config
   }
   if (config.head_dim == 0 && heads > 0 &&
       config.hidden_size % heads != 0) {
-    return object.Wrong("hidden_size", "a multiple of num_attention_heads, there being no head_dim");
+    return object.Wrong("hidden_size",
+                        "a multiple of num_attention_heads, there being no head_dim");
   }
   return absl::OkStatus();
 }

@@ -65,8 +65,8 @@ struct CheckpointConfig {
   }
 };
 
-// Reads what is there; `required` must be. INVALID_ARGUMENT: a setting is missing, of the wrong type
-// or out of range; `where` names the file.
+// Reads what is there; `required` must be. INVALID_ARGUMENT: a setting is missing, of the wrong
+// type or out of range; `where` names the file.
 absl::StatusOr<CheckpointConfig> ReadCheckpointConfig(const nlohmann::json& config,
                                                       const std::string& where,
                                             absl::Span<const char* const> required);

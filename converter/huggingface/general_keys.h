@@ -25,9 +25,9 @@ ParameterCount CountParameters(const std::vector<GgufTensor>& tensors);
 std::string SizeLabel(const ParameterCount& count);
 
 // Appends general.{sampling.*,name,author,version,organization,finetune,basename,description,
-// size_label,license*,source.*,base_model.*,dataset.*,tags,languages}: what generation_config.json and
-// the model card (README.md) in `folder` say, then what `name_or_path` (config.json's, may be empty) and
-// the folder's name let one guess. DATA_LOSS: generation_config.json is damaged.
+// size_label,license*,source.*,base_model.*,dataset.*,tags,languages}: what generation_config.json
+// and the model card (README.md) in `folder` say, then what `name_or_path` (config.json's, may be
+// empty) and the folder's name let one guess. DATA_LOSS: generation_config.json is damaged.
 absl::Status AddGeneralKeys(FileSystem& fs, const std::string& folder,
                             const std::string& name_or_path,
                             const std::vector<GgufTensor>& tensors, GgufMetadata& metadata);

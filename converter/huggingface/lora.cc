@@ -182,8 +182,9 @@ absl::Status LoraMapper::MapPair(const Pair& pair) {
     return Refused(*pair.a, "changes the head, which is the embedding and is not written");
   }
   if (rule.kind == RuleKind::kSplitKeyValue) {
-    return Refused(*pair.a, "changes kv_b_proj, which GGUF has in two parts, one of them transposed: "
-                            "no pair of low rank changes those");
+    return Refused(*pair.a,
+                   "changes kv_b_proj, which GGUF has in two parts, one of them transposed: "
+                   "no pair of low rank changes those");
   }
   if (rule.shape[1] == Dim::kNone || rule.shape[2] != Dim::kNone) {
     return Refused(*pair.a, absl::StrCat("changes '", pair.base, "', which is no matrix"));
@@ -271,18 +272,21 @@ absl::StatusOr<std::vector<OutputTensor>> LoraMapper::Map() {
   ODMOE_RETURN_IF_ERROR(Gather());
   for (const Pair& pair : pairs_) {
     if (pair.a == nullptr || pair.b == nullptr) {
-      return Refused(pair.a != nullptr ? *pair.a : *pair.b, "is one half of a pair without the other");
+      return Refused(pair.a != nullptr ? *pair.a : *pair.b,
+                     "is one half of a pair without the other");
     }
     ODMOE_RETURN_IF_ERROR(MapPair(pair));
   }
   if (!experts_.empty()) {
     const Pair& pair = *experts_.begin()->second.begin()->second.begin()->second;
-    return Refused(*pair.a, absl::StrCat("changes an expert of layer ", experts_.begin()->first,
-                                         ", not all of whose experts and matrices are changed; GGUF "
-                                         "has them in stacks"));
+    return Refused(*pair.a,
+                   absl::StrCat("changes an expert of layer ", experts_.begin()->first,
+                                ", not all of whose experts and matrices are changed; GGUF "
+                                "has them in stacks"));
   }
   if (outputs_.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(adapter_.folder(), ": the adapter changes nothing"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(adapter_.folder(), ": the adapter changes nothing"));
   }
   return std::move(outputs_);
 }

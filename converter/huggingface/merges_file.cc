@@ -79,7 +79,8 @@ absl::StatusOr<std::string> PreTokenizerOfClass(const nlohmann::json& tokenizer_
     absl::StrAppend(&known, known.empty() ? "" : " and ", rules.name);
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      where, ": beside vocab.json and merges.txt only tokenizer_class tells how words are split, and '",
+      where,
+      ": beside vocab.json and merges.txt only tokenizer_class tells how words are split, and '",
       name, "' is not known (", known, " are); name the rules with --pre-tokenizer"));
 }
 

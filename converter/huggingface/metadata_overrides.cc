@@ -148,7 +148,8 @@ absl::StatusOr<GgufValue> ParseList(const MetadataOverride& entry) {
       return GgufValue::Strings(list.get<std::vector<std::string>>());
     }
     const auto narrow = [](const nlohmann::json& e) {
-      return e.is_number_integer() && (!e.is_number_unsigned() || e.get<uint64_t>() <= 0x7fffffff) &&
+      return e.is_number_integer() &&
+             (!e.is_number_unsigned() || e.get<uint64_t>() <= 0x7fffffff) &&
              e.get<int64_t>() >= std::numeric_limits<int32_t>::min();
     };
     if (all(narrow)) return GgufValue::I32s(list.get<std::vector<int64_t>>());
@@ -192,9 +193,9 @@ absl::StatusOr<std::vector<MetadataOverride>> ReadMetadataOverrides(
     if (entries[i].key.empty()) return absl::InvalidArgumentError("metadata: a key is empty");
     for (size_t j = 0; j < i; ++j) {
       if (entries[i].key != entries[j].key) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat("metadata ", entries[i].key, " is set twice: to ", entries[j].value, " and to ",
-                       entries[i].value));
+      return absl::InvalidArgumentError(absl::StrCat("metadata ", entries[i].key,
+                                                     " is set twice: to ", entries[j].value,
+                                                     " and to ", entries[i].value));
     }
   }
   return entries;

@@ -18,15 +18,16 @@ struct MetadataOverride {
   std::string value;
 };
 
-// Each argument is KEY=VALUE, KEY=TYPE:VALUE (u8 to u64, i8 to i64, f32, f64, bool, string), or, without
-// "=", a file of such lines ("#" begins a comment) or of one JSON object. NOT_FOUND: no such file.
-// INVALID_ARGUMENT: an argument, line or value that is none, a key that is empty or there twice.
+// Each argument is KEY=VALUE, KEY=TYPE:VALUE (u8 to u64, i8 to i64, f32, f64, bool, string), or,
+// without "=", a file of such lines ("#" begins a comment) or of one JSON object. NOT_FOUND: no
+// such file. INVALID_ARGUMENT: an argument, line or value that is none, a key that is empty or
+// there twice.
 absl::StatusOr<std::vector<MetadataOverride>> ReadMetadataOverrides(
     FileSystem& fs, const std::vector<std::string>& arguments);
 
-// Sets them: in place of a key that is there, else at the end. Without a type named, a value gets that
-// of the key it replaces, else it is true or false, a u32 (larger or negative: i64), an f32, a list of
-// these or text, as it looks. INVALID_ARGUMENT: a value that is not of its type.
+// Sets them: in place of a key that is there, else at the end. Without a type named, a value gets
+// that of the key it replaces, else it is true or false, a u32 (larger or negative: i64), an f32, a
+// list of these or text, as it looks. INVALID_ARGUMENT: a value that is not of its type.
 absl::Status ApplyMetadataOverrides(const std::vector<MetadataOverride>& overrides,
                                     GgufMetadata& metadata);
 

@@ -15,8 +15,8 @@ namespace odmoe {
 // beginning. Plain numbers and truth values keep their kind, what else is there is text.
 nlohmann::json ReadModelCard(FileSystem& fs, const std::string& folder);
 
-// The same of a README.md's text. INVALID_ARGUMENT: not YAML, not an object, an alias (which could make a
-// small text a huge one), nesting of more than 32 levels.
+// The same of a README.md's text. INVALID_ARGUMENT: not YAML, not an object, an alias (which could
+// make a small text a huge one), nesting of more than 32 levels.
 absl::StatusOr<nlohmann::json> ParseModelCard(absl::string_view readme);
 
 }  // namespace odmoe

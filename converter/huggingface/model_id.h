@@ -1,4 +1,5 @@
-// What a model's name says: "Mistral-7B-Instruct-v0.2" is a base name, a size, a finetune, a version.
+// What a model's name says: "Mistral-7B-Instruct-v0.2" is a base name, a size, a finetune, a
+// version.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,13 @@ struct ModelIdParts {
   std::optional<std::string> organization, basename, finetune, version, size_label;
 };
 
-// `parameters` is how many weights the model has, negative for an adapter and 0 where it is unknown: a
-// part that looks like a size and is far from it is no size ("128k" is a context length).
+// `parameters` is how many weights the model has, negative for an adapter and 0 where it is
+// unknown: a part that looks like a size and is far from it is no size ("128k" is a context
+// length).
 ModelIdParts ParseModelId(absl::string_view id, int64_t parameters);
 
-// "Tiny Kimi" of "tiny-kimi": capitals after each non-letter of words in lower case; acronyms, numbers
-// and versions such as "v1.5" stay.
+// "Tiny Kimi" of "tiny-kimi": capitals after each non-letter of words in lower case; acronyms,
+// numbers and versions such as "v1.5" stay.
 std::string TitleOfId(absl::string_view id);
 
 }  // namespace odmoe

@@ -49,8 +49,8 @@ int64_t MatrixColumns(const CheckpointTensor& tensor);
 SourceRows WholeRows(const CheckpointTensor& tensor);
 
 // Makes the output's bytes, in order, a piece at a time: `sink` gets each. Holds a few MiB, or one
-// part where it is transposed or tiled, or one head's rows where they are reordered. Thread-safe, and
-// the same bytes at every call.
+// part where it is transposed or tiled, or one head's rows where they are reordered. Thread-safe,
+// and the same bytes at every call.
 absl::Status StreamTensor(const OutputTensor& output,
                           const std::function<absl::Status(absl::Span<const std::byte>)>& sink);
 

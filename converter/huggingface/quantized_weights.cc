@@ -22,8 +22,10 @@ namespace {
 constexpr int64_t kMaxBlock = 1 << 20;
 constexpr int64_t kMaxDimension = 1 << 24;
 constexpr char kKnown[] =
-    "known: fp8 (F8_E4M3 with weight_scale_inv), compressed-tensors in the formats pack-quantized (int4, "
-    "symmetric, in groups) and float-quantized (F8_E4M3). Convert the checkpoint it was quantized from";
+    "known: fp8 (F8_E4M3 with weight_scale_inv), compressed-tensors in the formats pack-quantized "
+    "(int4, "
+    "symmetric, in groups) and float-quantized (F8_E4M3). Convert the checkpoint it was quantized "
+    "from";
 
 std::string Dump(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -35,8 +37,8 @@ class Joiner {
     for (size_t i = 0; i < tensors.size(); ++i) by_name_[tensors[i].name] = i;
   }
 
-  // F8_E4M3 weights with scales named after them with `suffix`. `block`: rows and columns that share a
-  // scale; none where a row or the whole weight does.
+  // F8_E4M3 weights with scales named after them with `suffix`. `block`: rows and columns that
+  // share a scale; none where a row or the whole weight does.
   absl::Status JoinFp8(absl::string_view suffix, std::optional<std::pair<int64_t, int64_t>> block);
   absl::Status JoinInt4(int64_t group);
   // Leaves out what was joined into others.
@@ -149,9 +151,9 @@ absl::Status Joiner::JoinInt4(int64_t group) {
                                         parts[0] == nullptr ? "_scale'" : "_shape'"));
     }
     if (Find(absl::StrCat(base, "_zero_point")) != nullptr) {
-      return absl::UnimplementedError(
-          absl::StrCat(packed.path(), ": tensor '", base, "_zero_point': only symmetric int4, which "
-                                                          "has no zero points, can be converted"));
+      return absl::UnimplementedError(absl::StrCat(packed.path(), ": tensor '", base,
+                                                   "_zero_point': only symmetric int4, which "
+                                                   "has no zero points, can be converted"));
     }
     ODMOE_ASSIGN_OR_RETURN(const auto shape, ReadShape(*parts[1]));
     const auto [rows, columns] = shape;
@@ -202,8 +204,8 @@ absl::StatusOr<std::optional<std::pair<int64_t, int64_t>>> ReadBlock(const JsonO
 absl::Status JoinCompressed(const JsonObject& quantization, Joiner& joiner) {
   const std::string format = quantization.String("format").value_or("none");
   const auto refused = [&](absl::string_view why) {
-    return absl::UnimplementedError(absl::StrCat(quantization.where(), ": compressed-tensors in the format ",
-                                                 format, why, "; ", kKnown));
+    return absl::UnimplementedError(absl::StrCat(
+        quantization.where(), ": compressed-tensors in the format ", format, why, "; ", kKnown));
   };
   ODMOE_ASSIGN_OR_RETURN(const JsonObject groups, quantization.Object("config_groups"));
   if (groups.value().size() != 1) return refused(" with other than one config group");

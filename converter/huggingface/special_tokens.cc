@@ -237,7 +237,8 @@ void AddSpecialTokenKeys(const Checkpoint& checkpoint, const nlohmann::json& tok
   if (roles.Text("eos").empty()) roles.Text("eos") = roles.Text("sep");
   ReadPostProcessor(tokenizer, roles);
   for (size_t row = 0; row < std::size(kRoles); ++row) {
-    const nlohmann::json* flag = FindMember(config, absl::StrCat("add_", kRoles[row].name, "_token"));
+    const nlohmann::json* flag =
+        FindMember(config, absl::StrCat("add_", kRoles[row].name, "_token"));
     if (flag != nullptr && flag->is_boolean()) roles.SetAdded(row, flag->get<bool>());
   }
   const auto add_id = [&](const Role& role, std::optional<int64_t> id) {
@@ -249,7 +250,8 @@ void AddSpecialTokenKeys(const Checkpoint& checkpoint, const nlohmann::json& tok
   for (const Role& role : kRoles) {
     const bool from_template = role.name == kFromTemplate[0] || role.name == kFromTemplate[1];
     if (from_template && roles.Text(role.name).empty()) continue;
-    const nlohmann::json* id = FindMember(checkpoint.config(), absl::StrCat(role.name, "_token_id"));
+    const nlohmann::json* id =
+        FindMember(checkpoint.config(), absl::StrCat(role.name, "_token_id"));
     if (id != nullptr && id->is_number_unsigned() &&
         id->get<uint64_t>() < static_cast<uint64_t>(vocabulary_size)) {
       add_id(role, id->get<int64_t>());

@@ -25,7 +25,8 @@ void AddSpecialTokenKeys(const Checkpoint& checkpoint, const nlohmann::json& tok
 absl::Status AddChatTemplateKeys(const Checkpoint& checkpoint, const nlohmann::json& config,
                                  GgufMetadata& metadata);
 
-// Appends tokenizer.ggml.normalizer.{lowercase,strip_accents} where tokenizer.json's normalizer says.
+// Appends tokenizer.ggml.normalizer.{lowercase,strip_accents} where tokenizer.json's normalizer
+// says.
 void AddNormalizerKeys(const nlohmann::json& tokenizer, GgufMetadata& metadata);
 
 }  // namespace odmoe

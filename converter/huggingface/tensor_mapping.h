@@ -10,8 +10,8 @@
 
 namespace odmoe {
 
-// The output's tensors in order, their formats not chosen yet (dtype and bytes are unset). They refer
-// to the checkpoint.
+// The output's tensors in order, their formats not chosen yet (dtype and bytes are unset). They
+// refer to the checkpoint.
 // NOT_FOUND: weights are missing (the first is named, and the nearest found). INVALID_ARGUMENT: a
 // weight this family does not have. DATA_LOSS: a shape that contradicts config.json (which settings
 // is named).

@@ -65,8 +65,8 @@ absl::StatusOr<std::vector<OutputTensor>> CutTensor(const OutputTensor& tensor,
     for (int64_t first = 0; first < blocks.count;) {
       const uint64_t wanted = min_bytes - std::min(min_bytes, cut.info.bytes);
       const int64_t count = std::clamp<int64_t>(
-          static_cast<int64_t>((wanted + blocks.bytes - 1) / std::max<uint64_t>(blocks.bytes, 1)), 1,
-          blocks.count - first);
+          static_cast<int64_t>((wanted + blocks.bytes - 1) / std::max<uint64_t>(blocks.bytes, 1)),
+          1, blocks.count - first);
       cut.parts.push_back(Slice(part, blocks, first, count));
       cut.info.bytes += blocks.bytes * static_cast<uint64_t>(count);
       first += count;
@@ -102,13 +102,15 @@ absl::Status ReadTensorRange(const OutputTensor& tensor, uint64_t offset,
   }
   if (end < offset || end > at) {
     return absl::OutOfRangeError(absl::StrCat("'", tensor.info.name, "': cannot make ", out.size(),
-                                              " bytes at offset ", offset, ": the tensor has ", at));
+                                              " bytes at offset ", offset, ": the tensor has ",
+                                              at));
   }
   uint64_t made = made_from;
   ODMOE_RETURN_IF_ERROR(StreamTensor(wanted, [&](absl::Span<const std::byte> piece) {
     const uint64_t piece_end = made + piece.size();
     const uint64_t from = std::max(made, offset), to = std::min(piece_end, end);
-    if (from < to) std::memcpy(out.data() + (from - offset), piece.data() + (from - made), to - from);
+    if (from < to)
+      std::memcpy(out.data() + (from - offset), piece.data() + (from - made), to - from);
     made = piece_end;
     return absl::OkStatus();
   }));

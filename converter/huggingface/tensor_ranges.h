@@ -16,8 +16,9 @@ namespace odmoe {
 // tensor's but for `bytes`.
 absl::StatusOr<std::vector<OutputTensor>> CutTensor(const OutputTensor& tensor, uint64_t min_bytes);
 
-// Bytes [offset, offset + out.size()) of the tensor's data. OUT_OF_RANGE: past its end. Otherwise as
-// StreamTensor. Makes a row, or a transposed part, as a whole for any byte of it.
-absl::Status ReadTensorRange(const OutputTensor& tensor, uint64_t offset, absl::Span<std::byte> out);
+// Bytes [offset, offset + out.size()) of the tensor's data. OUT_OF_RANGE: past its end. Otherwise
+// as StreamTensor. Makes a row, or a transposed part, as a whole for any byte of it.
+absl::Status ReadTensorRange(const OutputTensor& tensor, uint64_t offset,
+                             absl::Span<std::byte> out);
 
 }  // namespace odmoe

@@ -21,7 +21,7 @@ struct ToGgufOptions {
   OutType outtype = OutType::kAuto;
   std::string pre_tokenizer;  // its name, where it should not be recognized; else empty
   bool vocab_only = false;    // keys alone; then no weights need be there
-  int64_t pad_vocab = 0;      // the vocabulary, embedding and head grow to a multiple of it; 0: none
+  int64_t pad_vocab = 0;  // the vocabulary, embedding and head grow to a multiple of it; 0: none
   std::string tensor_map;     // a file, see tensor_map.h; empty: by the architecture's rules
   std::vector<std::string> metadata;  // see metadata_overrides.h
   bool force_ternary = false;  // where the outtype is ternary, round weights that are not
@@ -49,8 +49,8 @@ absl::StatusOr<GgufPlan> PlanGguf(FileSystem& fs, const ToGgufOptions& options);
 
 inline constexpr uint32_t kQuantizationVersion = 2;  // of ggml's block formats
 
-// Chooses the tensors' formats (names and shapes are set), and the number that names the mixture. kAuto
-// keeps what the checkpoint has, and so its int4 packs where that is exact.
+// Chooses the tensors' formats (names and shapes are set), and the number that names the mixture.
+// kAuto keeps what the checkpoint has, and so its int4 packs where that is exact.
 absl::StatusOr<uint32_t> ChooseFormats(const Checkpoint& checkpoint, OutType asked,
                                        std::vector<OutputTensor>& tensors);
 

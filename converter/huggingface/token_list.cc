@@ -38,7 +38,8 @@ absl::Status TokenList::CheckId(int64_t id, absl::string_view text) const {
   if (id >= 0 && id < size()) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       where_, ": token '", text, "': its id ", id, " is not below the model's vocabulary size ",
-      size(), " (config.json's vocab_size): the tokenizer has more tokens than the embedding rows"));
+      size(),
+      " (config.json's vocab_size): the tokenizer has more tokens than the embedding rows"));
 }
 
 absl::Status TokenList::Add(int64_t id, std::string text, GgufTokenType type, float score) {

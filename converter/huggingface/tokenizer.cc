@@ -77,7 +77,8 @@ absl::StatusOr<TokenizerFiles> ReadFiles(const Checkpoint& checkpoint) {
 absl::StatusOr<std::vector<AddedToken>> ReadAddedTokensFile(const TokenizerFiles& files) {
   std::vector<AddedToken> added;
   if (!files.added) return added;
-  ODMOE_ASSIGN_OR_RETURN(const JsonObject object, JsonObject::From(*files.added, files.added_where));
+  ODMOE_ASSIGN_OR_RETURN(const JsonObject object,
+                         JsonObject::From(*files.added, files.added_where));
   for (const auto& [text, json] : object.value().items()) {
     ODMOE_ASSIGN_OR_RETURN(const int64_t id, object.Int(text.c_str(), 0, kMaxTokens));
     added.push_back({id, text});
@@ -157,7 +158,8 @@ absl::Status AddSentencePieceKeys(const std::string& bytes, const std::string& w
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const SentencePiece& piece = model.pieces[id];
     if (piece.type == SentencePiece::kByte && !ByteOfTokenText(piece.text)) {
-      return absl::DataLossError(absl::StrCat(where, ": piece ", id, " ('", absl::CHexEscape(piece.text),
+      return absl::DataLossError(absl::StrCat(where, ": piece ", id, " ('",
+                                              absl::CHexEscape(piece.text),
                                               "') is said to be a byte, but is not named as one"));
     }
     ODMOE_RETURN_IF_ERROR(tokens.Add(static_cast<int64_t>(id), piece.text, TypeOf(piece.type),
@@ -249,9 +251,9 @@ absl::Status AddVocabularyKeys(const Checkpoint& checkpoint, const TokenizerFile
                            "tokenizer.json, vocab.json with merges.txt, and tiktoken.model"));
 }
 
-// What the reference converter knows of two models by the size of their vocabulary: the token that ends
-// what CodeLlama fills in (readers know the others of a gap by their texts), and that Granite's texts
-// begin with nothing.
+// What the reference converter knows of two models by the size of their vocabulary: the token that
+// ends what CodeLlama fills in (readers know the others of a gap by their texts), and that
+// Granite's texts begin with nothing.
 void AddKeysOfKnownSizes(const Checkpoint& checkpoint, GgufMetadata& metadata) {
   const auto found = checkpoint.config().find("vocab_size");
   if (found == checkpoint.config().end() || !found->is_number_integer()) return;

@@ -19,12 +19,13 @@ struct TokenizerOptions {
 };
 
 // Appends tokenizer.ggml.{model,pre,tokens,..}, the special tokens' ids, the flags whether they are
-// added, and the chat template, in the order the reference converter does. The vocabulary comes from
-// the first of tokenizer.model (SentencePiece, byte pairs or unigrams), tokenizer.json (byte-level
-// BPE, or BPE with byte_fallback), vocab.json with merges.txt, and tiktoken.model (Kimi's ranks).
-// NOT_FOUND: none of them. INVALID_ARGUMENT: another kind of tokenizer, a normalizer GGUF has no key
-// for, or a pre-tokenizer we do not know; the message shows its regexes and how to name one.
-// DATA_LOSS: it contradicts itself, is corrupt (with the offset), or has more tokens than the model.
+// added, and the chat template, in the order the reference converter does. The vocabulary comes
+// from the first of tokenizer.model (SentencePiece, byte pairs or unigrams), tokenizer.json
+// (byte-level BPE, or BPE with byte_fallback), vocab.json with merges.txt, and tiktoken.model
+// (Kimi's ranks). NOT_FOUND: none of them. INVALID_ARGUMENT: another kind of tokenizer, a
+// normalizer GGUF has no key for, or a pre-tokenizer we do not know; the message shows its regexes
+// and how to name one. DATA_LOSS: it contradicts itself, is corrupt (with the offset), or has more
+// tokens than the model.
 absl::Status AddTokenizerKeys(const Checkpoint& checkpoint, const TokenizerOptions& options,
                               GgufMetadata& metadata);
 

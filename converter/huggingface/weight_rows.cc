@@ -113,8 +113,9 @@ absl::Status ReadWeightRows(const CheckpointTensor& tensor, int64_t columns, int
     const bool int4 = tensor.encoding == WeightEncoding::kInt4;
     if (int4) UnpackRow(of_row, columns, codes.data());
     for (int64_t column = 0; column < columns; ++column) {
-      const float code = int4 ? static_cast<float>(int{codes[static_cast<size_t>(column)]} - kCodeZero)
-                              : E4M3ToF32(static_cast<uint8_t>(of_row[column]));
+      const float code =
+          int4 ? static_cast<float>(int{codes[static_cast<size_t>(column)]} - kCodeZero)
+               : E4M3ToF32(static_cast<uint8_t>(of_row[column]));
       out[column] = code * scale[column / tensor.scales.block_columns];
     }
   }

@@ -25,8 +25,8 @@ absl::Status ReadWeightRows(const CheckpointTensor& tensor, int64_t columns, int
 absl::Status ReadQ4_0Rows(const CheckpointTensor& tensor, int64_t first, int64_t count,
                           std::vector<std::byte>& bytes);
 
-// Whether a weight is Q4_0 but for the order of its bits: int4 packs in groups of 32 with scales that
-// are all F16 numbers. Reads the scales, an eighth of the packs.
+// Whether a weight is Q4_0 but for the order of its bits: int4 packs in groups of 32 with scales
+// that are all F16 numbers. Reads the scales, an eighth of the packs.
 absl::StatusOr<bool> FitsQ4_0(const CheckpointTensor& tensor);
 
 // FP8 E4M3 without infinities, as a checkpoint stores it.

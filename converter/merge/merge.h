@@ -37,8 +37,8 @@ struct MergeResult {
 // Checks, plans and writes, or goes on with what an interrupted run left (see WriteOutput). Steps:
 // "verify", "merge".
 // NOT_FOUND: not a complete model directory. DATA_LOSS: damaged; the message has the first damage.
-// FAILED_PRECONDITION: too little disk, with the numbers, or another conversion's unfinished output is
-// there. CANCELLED. Otherwise as WriteOutput.
+// FAILED_PRECONDITION: too little disk, with the numbers, or another conversion's unfinished output
+// is there. CANCELLED. Otherwise as WriteOutput.
 absl::StatusOr<MergeResult> MergeModel(
     const MergeOptions& options, const Cancellation* cancellation,
     const std::function<void(const ConvertProgress&)>& on_progress);
@@ -50,8 +50,8 @@ struct MergePlan {
   std::vector<std::unique_ptr<RandomAccessFile>> experts;
 };
 
-// Reads the directory's JSON and headers. NOT_FOUND: not a complete model directory, or a file of its
-// base model is missing. DATA_LOSS: what its files say does not fit together.
+// Reads the directory's JSON and headers. NOT_FOUND: not a complete model directory, or a file of
+// its base model is missing. DATA_LOSS: what its files say does not fit together.
 absl::StatusOr<MergePlan> PlanMerge(FileSystem& fs, const std::string& directory,
                                     const std::string& destination);
 

@@ -9,8 +9,9 @@
 
 namespace odmoe {
 
-// FAILED_PRECONDITION: `bytes`, of which an earlier run has `written_bytes` on the disk already, are more
-// than is free where `destination` lies; has the numbers. Otherwise the file system's error.
+// FAILED_PRECONDITION: `bytes`, of which an earlier run has `written_bytes` on the disk already,
+// are more than is free where `destination` lies; has the numbers. Otherwise the file system's
+// error.
 absl::Status CheckFreeDisk(FileSystem& fs, const std::string& destination, uint64_t bytes,
                            uint64_t written_bytes);
 

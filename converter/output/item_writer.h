@@ -17,8 +17,8 @@
 
 namespace odmoe {
 
-// Takes a piece of an item, which comes `done` bytes after its beginning; `hash` is XXH3-64 of all the
-// item's bytes up to the piece's end.
+// Takes a piece of an item, which comes `done` bytes after its beginning; `hash` is XXH3-64 of all
+// the item's bytes up to the piece's end.
 using PieceSink =
     std::function<absl::Status(uint64_t done, absl::Span<const std::byte> piece, uint64_t hash)>;
 
@@ -37,15 +37,16 @@ class ItemWriter {
   static absl::StatusOr<ItemWriter> Create(StepProgress& progress, size_t piece_bytes);
 
   // Makes what is missing of an item, and counts it as done. What is made, not copied, is made from
-  // the item's beginning all the same. INTERNAL: a part that makes more or fewer bytes than it said.
+  // the item's beginning all the same. INTERNAL: a part that makes more or fewer bytes than it
+  // said.
   absl::Status Write(const ItemInHand& hand);
 
   // The same for the items of a group.
   absl::Status WriteTogether(absl::Span<const ItemInHand> hands,
                              const std::function<absl::Status(absl::Span<const ByteSink>)>& make);
 
-  // Whether the item's first `bytes` bytes in `file` have the hash `expected`; `hash` becomes theirs.
-  // Counts them as done where so.
+  // Whether the item's first `bytes` bytes in `file` have the hash `expected`; `hash` becomes
+  // theirs. Counts them as done where so.
   absl::StatusOr<bool> Matches(const OutputItem& item, const RandomAccessFile& file, uint64_t bytes,
                                uint64_t expected, Xxh3& hash);
 

@@ -225,9 +225,9 @@ absl::Status Journal::Add(uint32_t kind, uint32_t number, uint64_t a, uint64_t b
 absl::Status Journal::AddLocked(uint32_t kind, uint32_t number, uint64_t a, uint64_t b) {
   JournalRecord record{.kind = kind, .number = number, .a = a, .b = b};
   record.check = CheckOf(record, records_);
-  ODMOE_RETURN_IF_ERROR(
-      file_->WriteAt(records_ * sizeof(JournalRecord),
-                     absl::MakeConstSpan(reinterpret_cast<const std::byte*>(&record), sizeof(record))));
+  ODMOE_RETURN_IF_ERROR(file_->WriteAt(
+      records_ * sizeof(JournalRecord),
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(&record), sizeof(record))));
   ++records_;
   return absl::OkStatus();
 }

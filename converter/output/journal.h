@@ -6,18 +6,19 @@
 //
 //   kind          number  a, b
 //   1 start               the conversion's fingerprint; always the first record
-//   2 written     item    a: XXH3-64 of its bytes, which are in the file, though maybe not on the disk
+//   2 written     item    a: XXH3-64 of its bytes, which are in the file, though maybe not on the
+//                         disk
 //   3 synced              the records [a, b) are of bytes that are on the disk
 //   4 lost                the written records so far that no synced record names do not count: the
 //                         disk failed to take their bytes
 //   5 emptied     file    the records so far of this file's items do not count: it was made anew
 //   6 naming              every item is on the disk; from here on files get their names
-//   7 begun       item    a: bytes of it that are in the file, though maybe not on the disk, less than
-//                         all; b: XXH3-64 of them
+//   7 begun       item    a: bytes of it that are in the file, though maybe not on the disk, less
+//                         than all; b: XXH3-64 of them
 //
 // `check` is XXH3-64 of the 24 bytes before it, seeded with the record's position. The first record
-// that does not match, or is cut short, ends the journal. A later record of an item counts more than
-// an earlier one. Records are appended after the bytes they speak of are written.
+// that does not match, or is cut short, ends the journal. A later record of an item counts more
+// than an earlier one. Records are appended after the bytes they speak of are written.
 #pragma once
 
 #include <cstdint>
@@ -54,9 +55,9 @@ struct JournalContent {
   uint64_t records = 0;           // that are valid
 };
 
-// NOT_FOUND: no journal, or one without a valid first record, which holds no work. FAILED_PRECONDITION:
-// of another conversion than `plan`'s, told by the fingerprint. DATA_LOSS: it names items or files
-// that the plan has not.
+// NOT_FOUND: no journal, or one without a valid first record, which holds no work.
+// FAILED_PRECONDITION: of another conversion than `plan`'s, told by the fingerprint. DATA_LOSS: it
+// names items or files that the plan has not.
 absl::StatusOr<JournalContent> ReadJournal(FileSystem& fs, const OutputPlan& plan);
 
 // A journal being written. Thread-safe, but for Begin and GoOn.
@@ -74,8 +75,8 @@ class Journal {
   absl::Status AddBegun(uint32_t item, uint64_t bytes, uint64_t hash);
   absl::Status AddWritten(uint32_t item, uint64_t hash);
   absl::Status AddSynced(uint64_t first_record, uint64_t end_record);
-  // Ends the journal for this run, as `why` says: whatever is recorded later would be of bytes that may
-  // be lost too. Where the record cannot be written either, removes the journal.
+  // Ends the journal for this run, as `why` says: whatever is recorded later would be of bytes that
+  // may be lost too. Where the record cannot be written either, removes the journal.
   void MarkLost(const absl::Status& why);
   absl::Status AddEmptied(uint32_t file);
   absl::Status AddNaming();

@@ -57,7 +57,8 @@ absl::Status NameFiles(const OutputPlan& plan, absl::Span<const uint64_t> hashes
       paths.push_back(text.path);
     }
   }
-  if (paths.empty()) return absl::InternalError(absl::StrCat(plan.destination, ": nothing to write"));
+  if (paths.empty())
+    return absl::InternalError(absl::StrCat(plan.destination, ": nothing to write"));
   // The texts, and the names of all partial files.
   ODMOE_RETURN_IF_ERROR(paths.size() > 1 ? fs.SyncFileSystem(FolderOf(plan.journal_path))
                                          : SyncFolders(paths, fs));

@@ -11,8 +11,8 @@
 
 namespace odmoe {
 
-// Writes the texts, gives every file its name, the completing one last, and removes the journal. All
-// items are on the disk. Can be done again wherever it was interrupted.
+// Writes the texts, gives every file its name, the completing one last, and removes the journal.
+// All items are on the disk. Can be done again wherever it was interrupted.
 absl::Status NameFiles(const OutputPlan& plan, absl::Span<const uint64_t> hashes, FileSystem& fs,
                        Journal& journal);
 

@@ -14,8 +14,8 @@
 namespace odmoe {
 namespace {
 
-// Raised when the same input and options give other bytes than before: an older version's unfinished
-// output must not be continued.
+// Raised when the same input and options give other bytes than before: an older version's
+// unfinished output must not be continued.
 constexpr uint64_t kEngineVersion = 1;
 
 // Enough for a header to differ where the weights' shapes or names do.

@@ -28,8 +28,8 @@ struct OutputPart {
   const RandomAccessFile* file = nullptr;
   uint64_t offset = 0;
   // Where `file` is null: gives all `bytes` in order, a few MiB at a time at most. Called on any
-  // thread, at the same time as other parts'; gives the same bytes every time. Empty for an item that
-  // a group makes.
+  // thread, at the same time as other parts'; gives the same bytes every time. Empty for an item
+  // that a group makes.
   std::function<absl::Status(const ByteSink&)> make;
 };
 
@@ -46,8 +46,8 @@ struct OutputItem {
 // Items, of the same file or others, that are made together out of one reading of their source.
 struct OutputGroup {
   std::vector<uint32_t> items;  // by their numbers: all items by file, then item
-  // Gives each item's sink its bytes, in order; an empty sink is that of an item that is there. Called
-  // as OutputPart::make is.
+  // Gives each item's sink its bytes, in order; an empty sink is that of an item that is there.
+  // Called as OutputPart::make is.
   std::function<absl::Status(absl::Span<const ByteSink> sinks)> make;
 };
 
@@ -69,13 +69,14 @@ struct OutputText {
 // Names a conversion: equal for the same inputs, options and layout of the output.
 using OutputFingerprint = std::array<uint64_t, 2>;
 
-// The last of `texts`, or without any the first of `files`, is the completing file: it gets its name
-// after all others, so that its presence says that the output is whole.
+// The last of `texts`, or without any the first of `files`, is the completing file: it gets its
+// name after all others, so that its presence says that the output is whole.
 struct OutputPlan {
   std::string destination;            // for messages
   std::string journal_path;           // on the file system of the output
-  // Folders to be created, parents first, and removed when the output is given up and they are empty.
-  // Those without the journal in them hold nothing but this output. None for files on their own.
+  // Folders to be created, parents first, and removed when the output is given up and they are
+  // empty. Those without the journal in them hold nothing but this output. None for files on their
+  // own.
   std::vector<std::string> folders;
   std::vector<OutputFile> files;
   std::vector<OutputGroup> groups;  // no item is in two of them
@@ -91,9 +92,9 @@ struct OutputPlan {
 // Where the journal of a conversion to `destination` lies: inside a model directory, beside a file.
 std::string JournalPath(absl::string_view destination, bool is_file);
 
-// Sets plan.fingerprint: hashes the plan's files, headers and items, `options` (whatever else decides
-// the bytes), the version of this code, and of each source its path, size, time of last writing and
-// first bytes. Errors of reading the sources.
+// Sets plan.fingerprint: hashes the plan's files, headers and items, `options` (whatever else
+// decides the bytes), the version of this code, and of each source its path, size, time of last
+// writing and first bytes. Errors of reading the sources.
 absl::Status SetFingerprint(OutputPlan& plan, absl::string_view options,
                             absl::Span<const RandomAccessFile* const> sources);
 

@@ -10,9 +10,9 @@
 
 namespace odmoe {
 
-// `file` and what it refers to outlive the result, which is thread-safe. Reads of parts that are copied
-// read their sources; a part that is made is made whole for each read that touches it, so it should be
-// small. `path` names it in messages.
+// `file` and what it refers to outlive the result, which is thread-safe. Reads of parts that are
+// copied read their sources; a part that is made is made whole for each read that touches it, so it
+// should be small. `path` names it in messages.
 std::unique_ptr<RandomAccessFile> OpenPlannedFile(const OutputFile& file, std::string path);
 
 }  // namespace odmoe

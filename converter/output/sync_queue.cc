@@ -12,8 +12,8 @@ namespace {
 // A round begins with this much: enough that its commits weigh little, and little enough that the
 // disk starts early.
 constexpr uint64_t kDueBytes = 64 * kMiB;
-// Not synced at most: bounds what has to be checked after a power cut, and the page cache that a memory
-// limit counts as ours.
+// Not synced at most: bounds what has to be checked after a power cut, and the page cache that a
+// memory limit counts as ours.
 constexpr uint64_t kMaxBytes = kGiB;
 // From here on a sync of the whole file system costs less than one of each file.
 constexpr size_t kManyFiles = 4;

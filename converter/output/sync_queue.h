@@ -16,12 +16,12 @@
 namespace odmoe {
 
 // A thread that syncs in rounds: all files written to since the last round, then a record in the
-// journal that says so. Where they are many, it syncs the file system as a whole, which commits its own
-// journal and empties the disk's cache once for all of them, not once a file. Thread-safe.
+// journal that says so. Where they are many, it syncs the file system as a whole, which commits its
+// own journal and empties the disk's cache once for all of them, not once a file. Thread-safe.
 class SyncQueue {
  public:
-  // All files lie on the file system of `folder`. `fs` and `journal` outlive the queue. Syncs nothing
-  // that was recorded before.
+  // All files lie on the file system of `folder`. `fs` and `journal` outlive the queue. Syncs
+  // nothing that was recorded before.
   SyncQueue(FileSystem& fs, std::string folder, Journal& journal);
   // Leaves what is not synced yet; see Finish.
   ~SyncQueue();
@@ -39,8 +39,8 @@ class SyncQueue {
   void Run();
   bool Due() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Files to be synced together: each by itself, or where they are too many to be kept open, with the
-  // file system.
+  // Files to be synced together: each by itself, or where they are too many to be kept open, with
+  // the file system.
   struct Round {
     std::vector<std::shared_ptr<WritableFile>> files;  // in the order of their first bytes
     bool many = false;

@@ -288,8 +288,8 @@ class OutputRun {
     return queue.Written(item.file, bytes, item.task->number, hash);
   }
 
-  // What an earlier run recorded of the item, and did not see reach the disk, counts where it is in the
-  // file.
+  // What an earlier run recorded of the item, and did not see reach the disk, counts where it is in
+  // the file.
   absl::StatusOr<OpenItem> Open(const TaskItem& task, ItemWriter& writer, PartialFiles& files) {
     OpenItem item{.task = &task};
     ODMOE_ASSIGN_OR_RETURN(item.file, files.Use(task.file));
@@ -375,7 +375,8 @@ absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(const OutputPlan& plan, Fi
       result.done_bytes += begun ? record.begun_bytes : item.bytes();
     }
     for (const std::string& path : {PartialPath(file.path), file.path}) {
-      // A file under its own name is an earlier output's, unless this one's get their names already.
+      // A file under its own name is an earlier output's, unless this one's get their names
+      // already.
       if (path == file.path && !content->naming) continue;
       const auto there = fs.OpenForRead(path);
       if (there.ok() && (content->naming || number > first)) {

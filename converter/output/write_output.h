@@ -48,30 +48,32 @@ struct UnfinishedOutput {
   uint64_t disk_bytes = 0;  // taken by its partial files
 };
 
-// Both 0 where there is nothing to go on with. FAILED_PRECONDITION: the unfinished output is another
-// conversion's, and `earlier` does not say to drop it; the message tells what to do.
+// Both 0 where there is nothing to go on with. FAILED_PRECONDITION: the unfinished output is
+// another conversion's, and `earlier` does not say to drop it; the message tells what to do.
 absl::StatusOr<UnfinishedOutput> FindUnfinishedOutput(
     const OutputPlan& plan, FileSystem& fs, EarlierWork earlier = EarlierWork::kGoOn);
 
-// Writes the output, or goes on with what an earlier run of the same plan (by its fingerprint) left:
-// what the journal has of an item stays, after a check of its hash where it may not have reached the
-// disk. The bytes are the same for any number of workers and interruptions.
+// Writes the output, or goes on with what an earlier run of the same plan (by its fingerprint)
+// left: what the journal has of an item stays, after a check of its hash where it may not have
+// reached the disk. The bytes are the same for any number of workers and interruptions.
 //
-// Workers read and make in parallel; one at a time writes a piece and records it. So of what a killed
-// run has written, at most one piece, of one item, is written again, whatever the number of workers.
+// Workers read and make in parallel; one at a time writes a piece and records it. So of what a
+// killed run has written, at most one piece, of one item, is written again, whatever the number of
+// workers.
 //
-// A failure leaves partial files and journal, to be gone on with. CANCELLED: asked to stop; they are
-// removed, unless Cancellation::CancelAndKeepWork asked. RESOURCE_EXHAUSTED: the disk is full; the
-// message has the bytes missing and free. FAILED_PRECONDITION: another conversion's unfinished
-// output is there and `earlier` does not say to drop it, or another process is writing it. Otherwise
-// the error of the source, of a part's `make`, or of the file system.
+// A failure leaves partial files and journal, to be gone on with. CANCELLED: asked to stop; they
+// are removed, unless Cancellation::CancelAndKeepWork asked. RESOURCE_EXHAUSTED: the disk is full;
+// the message has the bytes missing and free. FAILED_PRECONDITION: another conversion's unfinished
+// output is there and `earlier` does not say to drop it, or another process is writing it.
+// Otherwise the error of the source, of a part's `make`, or of the file system.
 //
 // `digest`, where given, gets 16 hexadecimal digits that name the bytes: XXH3-64 over each file's
 // length and header and its items' places and hashes, so that it costs no second read.
 absl::Status WriteOutput(const OutputPlan& plan, FileSystem& fs, const WriteOptions& options,
                          StepProgress& progress, std::string* digest = nullptr);
 
-// Removes partial files, journal and folders that are empty then: what a run that is given up leaves.
+// Removes partial files, journal and folders that are empty then: what a run that is given up
+// leaves.
 void RemoveUnfinishedOutput(const OutputPlan& plan, FileSystem& fs);
 
 }  // namespace odmoe

@@ -22,8 +22,8 @@ struct GatherImportanceOptions {
 
 // Lets `model` read the text in chunks as EvaluateText cuts them, all tokens of each; returns their
 // number. `sums` is the observer the model was opened with.
-// INVALID_ARGUMENT: as EvaluateText. DATA_LOSS: an input that is not a number. CANCELLED. Errors of the
-// model. FAILED_PRECONDITION: the model told `sums` of nothing.
+// INVALID_ARGUMENT: as EvaluateText. DATA_LOSS: an input that is not a number. CANCELLED. Errors of
+// the model. FAILED_PRECONDITION: the model told `sums` of nothing.
 absl::StatusOr<int64_t> GatherImportance(
     LanguageModel& model, absl::string_view text, const ImportanceSums& sums,
     const GatherImportanceOptions& options, const Cancellation* cancellation,

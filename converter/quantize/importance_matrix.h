@@ -1,11 +1,11 @@
-// Importance matrices: how strongly each input column of each weight matrix was driven while a model
-// read a text. A quantizer weighs its errors by them.
+// Importance matrices: how strongly each input column of each weight matrix was driven while a
+// model read a text. A quantizer weighs its errors by them.
 //
 // Two forms are read. The GGUF one (general.type "imatrix") has two F32 tensors for a weight `W`:
-// `W.in_sum2`, the sums of squared inputs, a row an expert, and `W.counts`, the inputs seen by each.
-// The legacy one (".dat", little-endian): i32 entry count; for each an i32 name length, the name, i32
-// calls, i32 value count, that many f32 (means times calls); then, optionally, i32 chunk count, i32
-// length and text of the dataset's name.
+// `W.in_sum2`, the sums of squared inputs, a row an expert, and `W.counts`, the inputs seen by
+// each. The legacy one (".dat", little-endian): i32 entry count; for each an i32 name length, the
+// name, i32 calls, i32 value count, that many f32 (means times calls); then, optionally, i32 chunk
+// count, i32 length and text of the dataset's name.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ inline constexpr char kImportanceDatasetsKey[] = "imatrix.datasets";
 inline constexpr char kImportanceChunkCountKey[] = "imatrix.chunk_count";
 inline constexpr char kImportanceChunkSizeKey[] = "imatrix.chunk_size";
 
-// An open importance matrix. Holds names and counts; values are read when asked for, so that a model
-// whose matrix is larger than memory can be quantized. Immutable, thread-safe.
+// An open importance matrix. Holds names and counts; values are read when asked for, so that a
+// model whose matrix is larger than memory can be quantized. Immutable, thread-safe.
 class ImportanceMatrix {
  public:
   // INVALID_ARGUMENT: neither form, or a GGUF file of another kind. DATA_LOSS: cut short, or it
@@ -50,8 +50,8 @@ class ImportanceMatrix {
   // Weights the file knows, sorted.
   std::vector<std::string> names() const;
   size_t size() const { return entries_.size(); }
-  // How often each matrix of a tensor was multiplied, where the file counts them apart, or how often
-  // all of them; in the legacy form, calls. Null: no such tensor.
+  // How often each matrix of a tensor was multiplied, where the file counts them apart, or how
+  // often all of them; in the legacy form, calls. Null: no such tensor.
   const std::vector<int64_t>* counts(absl::string_view name) const;
   // Texts it was computed from, as they were named then.
   const std::vector<std::string>& datasets() const { return datasets_; }

@@ -45,7 +45,8 @@ void ImportanceSums::OnInput(const ProductInput& input) {
   Entry& entry = found->second;
   if (entry.columns != input.columns ||
       entry.sums.size() != static_cast<size_t>(input.columns * input.matrices)) {
-    status_ = absl::InternalError(absl::StrCat(input.tensor, " changed its size while it was used"));
+    status_ =
+        absl::InternalError(absl::StrCat(input.tensor, " changed its size while it was used"));
     return;
   }
   // Summed among themselves first: a long text's sum would swallow a single small square.

@@ -21,8 +21,9 @@ struct ImportanceOrigin {
 };
 
 // Give it to a model as its observer, let the model read, write the file. Keeps what the reference
-// tool keeps: products with the weights of layers ("blk.*") and, where asked for, of the output head;
-// an expert's sums and count apart, a tensor's heads side by side under one count. Not thread-safe.
+// tool keeps: products with the weights of layers ("blk.*") and, where asked for, of the output
+// head; an expert's sums and count apart, a tensor's heads side by side under one count. Not
+// thread-safe.
 class ImportanceSums : public InputObserver {
  public:
   explicit ImportanceSums(bool with_output = false) : with_output_(with_output) {}

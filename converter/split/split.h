@@ -1,5 +1,5 @@
-// Splits a GGUF model into a model directory: each routed expert a file of its own, the rest in four.
-// Bytes are copied, never converted.
+// Splits a GGUF model into a model directory: each routed expert a file of its own, the rest in
+// four. Bytes are copied, never converted.
 #pragma once
 
 #include <cstdint>

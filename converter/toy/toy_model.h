@@ -21,8 +21,8 @@ struct ToyOptions {
   OutType outtype = OutType::kF32;
 };
 
-// Writes a deepseek2 GGUF file: latent attention with a query rank, sigmoid routing with a selection
-// bias, YaRN, and a byte-level vocabulary that has a token for every byte.
+// Writes a deepseek2 GGUF file: latent attention with a query rank, sigmoid routing with a
+// selection bias, YaRN, and a byte-level vocabulary that has a token for every byte.
 // INVALID_ARGUMENT: an option is out of range (at most 1024 layers, 4096 experts, widths of 65536),
 // or outtype is kAuto. Otherwise the file system's error; nothing is left behind then.
 absl::Status WriteToyModel(const ToyOptions& options, const std::string& path,

@@ -21,8 +21,8 @@ struct GatheredModel {
   int64_t expert_count = 0;
 };
 
-// Finds out what kind of model it is. NOT_FOUND, INVALID_ARGUMENT: as VerifyModel. Anything else that
-// is wrong is among the damages.
+// Finds out what kind of model it is. NOT_FOUND, INVALID_ARGUMENT: as VerifyModel. Anything else
+// that is wrong is among the damages.
 absl::StatusOr<GatheredModel> GatherItems(FileSystem& fs, const std::string& path);
 
 }  // namespace odmoe

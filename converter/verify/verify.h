@@ -1,4 +1,5 @@
-// Reads a model whole and says what is damaged in it: structure, hashes, and weights that cannot be.
+// Reads a model whole and says what is damaged in it: structure, hashes, and weights that cannot
+// be.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 namespace odmoe {
 
 struct VerifyOptions {
-  // A model directory, a GGUF file (any shard of a split one), a safetensors file, or a Hugging Face
-  // directory.
+  // A model directory, a GGUF file (any shard of a split one), a safetensors file, or a Hugging
+  // Face directory.
   std::string path;
   bool values = true;                 // false: only structure and hashes
   int concurrency = 0;                // threads that read and hash; 0: one a core
@@ -30,7 +31,7 @@ struct Damage {
 };
 
 struct VerifyReport {
-  std::string kind;             // "model directory", "gguf", "safetensors", "hugging face directory"
+  std::string kind;  // "model directory", "gguf", "safetensors", "hugging face directory"
   int64_t expert_count = 0;     // in files of their own
   int64_t tensor_count = 0;     // others
   uint64_t checked_bytes = 0;
@@ -45,8 +46,8 @@ inline constexpr int64_t kMaxDamages = 1000;
 
 // Checks every byte. Headers, registry and metadata must agree with each other and the files; each
 // expert and base-model tensor must have its recorded XXH3; no weight or scale may be NaN or
-// infinite; a GGUF model must have the expert tensors that its keys announce, and as many scores and
-// types as tokens. Takes 4 MiB a thread beside the headers. What is found is in the report.
+// infinite; a GGUF model must have the expert tensors that its keys announce, and as many scores
+// and types as tokens. Takes 4 MiB a thread beside the headers. What is found is in the report.
 // `on_progress` is called by one thread at a time.
 // NOT_FOUND: nothing there. INVALID_ARGUMENT: none of the four kinds. CANCELLED.
 absl::StatusOr<VerifyReport> VerifyModel(

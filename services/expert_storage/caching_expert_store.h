@@ -42,8 +42,8 @@ struct Demand {
   std::vector<int64_t> experts;  // distinct, in the catalog
   absl::Time deadline = absl::InfiniteFuture();
   const void* owner = nullptr;  // what Withdraw names it by
-  // Called once for each position of `experts`, unless the demand is withdrawn first, with the slot,
-  // pinned in the client's page and now the callee's to unpin, or why there is none. From any
+  // Called once for each position of `experts`, unless the demand is withdrawn first, with the
+  // slot, pinned in the client's page and now the callee's to unpin, or why there is none. From any
   // thread, with no lock of the store held. Does not block.
   std::function<void(size_t position, absl::StatusOr<uint32_t> slot)> deliver;
 };

@@ -34,7 +34,8 @@ struct Flags {
 
 void Describe(CLI::App& app, Flags& flags) {
   app.description(
-      "Serves the experts of a Mixture-of-Experts model to inference processes, from a working set\n"
+      "Serves the experts of a Mixture-of-Experts model to inference processes, from a working "
+      "set\n"
       "in memory that never outgrows its budget. Processes on this host read it in place.\n\n"
       "Example: odmoe-expert-storage --model /models/kimi --expert-budget 25%");
   app.add_option("--listen", flags.listen,

@@ -32,12 +32,14 @@ auto Add(const char* name, std::vector<int64_t> shape) {
 }
 
 const Case kCases[] = {
-    {"OtherKind", "lora_llama3", Set("peft_type", "LOHA"), kInvalid, "'peft_type' should be \"LORA\""},
+    {"OtherKind", "lora_llama3", Set("peft_type", "LOHA"), kInvalid,
+     "'peft_type' should be \"LORA\""},
     {"Dora", "lora_llama3", Set("use_dora", true), kInvalid, "DoRA's magnitudes"},
     {"RankStabilized", "lora_llama3", Set("use_rslora", true), kInvalid, "not by its root"},
     {"AlphasOfTheirOwn", "lora_llama3", Set("alpha_pattern", {{"q_proj", 4}}), kInvalid,
      "one alpha for all"},
-    {"NoAlpha", "lora_llama3", [](auto& m) { m.config.erase("lora_alpha"); }, kLoss, "'lora_alpha'"},
+    {"NoAlpha", "lora_llama3", [](auto& m) { m.config.erase("lora_alpha"); }, kLoss,
+     "'lora_alpha'"},
     {"InvocationWithoutTokens", "lora_llama3", Set("invocation_string", "go"), kInvalid,
      "'alora_invocation_tokens'"},
     {"WholeWeight", "lora_llama3", Add("base_model.model.lm_head.weight", {280, 64}), kInvalid,

@@ -61,7 +61,8 @@ TEST(DescribePlanTest, SaysWhatReadersDoOtherwise) {
   const auto plan = PlanConversion({.source = MadeCheckpoint("deepseek2").Write(folder),
                                     .destination = folder / "out.gguf"});
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_THAT(PlanText(*plan, DescribePlan(*plan)), HasSubstr("note          the checkpoint ranks"));
+  EXPECT_THAT(PlanText(*plan, DescribePlan(*plan)),
+              HasSubstr("note          the checkpoint ranks"));
   const auto json = nlohmann::json::parse(PlanJson(*plan, DescribePlan(*plan)));
   EXPECT_THAT(json["note"].get<std::string>(), HasSubstr("group_limited_greedy"));
   TemporaryDirectory other;

@@ -266,7 +266,9 @@ TEST(PlanTest, RefusesWhatIsNoModel) {
   TemporaryDirectory folder;
   WriteFileOrDie(folder / "text.gguf", "this is not a model");
   std::filesystem::create_directories(folder / "empty");
-  const auto refusal = [&](const ConvertOptions& options) { return PlanConversion(options).status(); };
+  const auto refusal = [&](const ConvertOptions& options) {
+    return PlanConversion(options).status();
+  };
   const std::string to = folder / "model";
   EXPECT_EQ(refusal({folder / "text.gguf", to}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(refusal({folder / "text.gguf", to}).message()),

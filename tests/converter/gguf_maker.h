@@ -29,8 +29,8 @@ struct GgufMakerOptions {
 
 // The file's bytes.
 std::string MakeGguf(const GgufMakerOptions& options);
-// The same model in `shards` files' bytes, keys and tensors dealt as gguf-split does: all keys and no
-// tensor in the first where `empty_first`.
+// The same model in `shards` files' bytes, keys and tensors dealt as gguf-split does: all keys and
+// no tensor in the first where `empty_first`.
 std::vector<std::string> MakeGgufShards(const GgufMakerOptions& options, int shards,
                                         bool empty_first = false);
 

@@ -12,7 +12,8 @@ namespace {
 
 TEST(ModelCardTest, ReadsTextListsAndPlainValues) {
   const auto card = ParseModelCard(
-      "---\nlicense: mit\nlanguage:\n- en\n- no\ncount: 7\nready: yes\nname: 'on'\nextra:\n  a: 1.5\n"
+      "---\nlicense: mit\nlanguage:\n- en\n- no\ncount: 7\nready: yes\nname: 'on'\nextra:\n  a: "
+      "1.5\n"
       "---\n# Title\nlicense: other\n");
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_EQ(*card, nlohmann::json::parse(

@@ -14,8 +14,8 @@ TEST(EditDistanceTest, CountsInsertionsDeletionsAndReplacements) {
 }
 
 TEST(NearestNameTest, TakesTheFirstOfTheNearest) {
-  EXPECT_EQ(NearestName("blk.1.ffn_gate_exps.weight",
-                        {"output.weight", "blk.1.ffn_gate_exp.weight", "blk.2.ffn_gate_exp.weight"}),
+  EXPECT_EQ(NearestName("blk.1.ffn_gate_exps.weight", {"output.weight", "blk.1.ffn_gate_exp.weight",
+                                                       "blk.2.ffn_gate_exp.weight"}),
             "blk.1.ffn_gate_exp.weight");
   EXPECT_EQ(NearestName("x", {"a", "b"}), "a");
   EXPECT_EQ(NearestName("x", {}), "");

@@ -1,5 +1,5 @@
-// Every architecture in every format, against what the reference converter makes of the same checkpoint:
-// key for key and tensor for tensor, by type, shape, order and the hash of its bytes.
+// Every architecture in every format, against what the reference converter makes of the same
+// checkpoint: key for key and tensor for tensor, by type, shape, order and the hash of its bytes.
 #include <xxhash.h>
 
 #include <cstring>
@@ -137,7 +137,8 @@ nlohmann::json Variants(const char* key) {
       ReadFileOrDie(absl::StrCat(ODMOE_TEST_DATA, "/checkpoints/variants.json")))[key];
 }
 
-// The reference's shards, by name; all but the first, which has the tokenizer's keys, byte for byte.
+// The reference's shards, by name; all but the first, which has the tokenizer's keys, byte for
+// byte.
 TEST(SplitReferenceTest, CutsWhereTheReferenceConverterDoes) {
   for (const nlohmann::json& variant : Variants("shards")) {
     const std::string size = variant["size"];

@@ -137,8 +137,8 @@ INSTANTIATE_TEST_SUITE_P(All, RefusalTest, testing::ValuesIn(kCases),
 TEST(CheckpointRefusalTest, PicklesAreNotOpened) {
   const MadeCheckpoint made("mistral");
   TemporaryDirectory folder;
-  const auto plan =
-      PlanGguf(PosixFileSystem(), {.folder = made.Write(folder, "pytorch_model-00001-of-00002.bin")});
+  const auto plan = PlanGguf(PosixFileSystem(),
+                             {.folder = made.Write(folder, "pytorch_model-00001-of-00002.bin")});
   EXPECT_EQ(plan.status().code(), kInvalid);
   EXPECT_THAT(std::string(plan.status().message()), HasSubstr("safe_serialization=True"));
 }

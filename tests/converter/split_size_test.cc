@@ -19,9 +19,10 @@ absl::Status Convert(const ConvertOptions& options) {
 
 std::string BytesOf(const GgufModel& model, const GgufTensor& tensor) {
   std::string bytes(tensor.bytes, '\0');
-  EXPECT_EQ(model.ReadTensor(tensor, 0,
-                             absl::MakeSpan(reinterpret_cast<std::byte*>(bytes.data()), bytes.size())),
-            absl::OkStatus());
+  EXPECT_EQ(
+      model.ReadTensor(tensor, 0,
+                       absl::MakeSpan(reinterpret_cast<std::byte*>(bytes.data()), bytes.size())),
+      absl::OkStatus());
   return bytes;
 }
 

@@ -13,12 +13,13 @@ using testing::HasSubstr;
 
 // Qwen3-MoE's names as a map of a user's.
 nlohmann::json QwenMap() {
-  nlohmann::json map = {{"model.embed_tokens.weight", "token_embd.weight"},
-                        {"model.norm.weight", "output_norm.weight"},
-                        {"lm_head.weight", "output.weight"},
-                        {"model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight"},
-                        {"model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight"},
-                        {"model.layers.{}.mlp.gate.weight", "blk.{}.ffn_gate_inp.weight"}};
+  nlohmann::json map = {
+      {"model.embed_tokens.weight", "token_embd.weight"},
+      {"model.norm.weight", "output_norm.weight"},
+      {"lm_head.weight", "output.weight"},
+      {"model.layers.{}.input_layernorm.weight", "blk.{}.attn_norm.weight"},
+      {"model.layers.{}.post_attention_layernorm.weight", "blk.{}.ffn_norm.weight"},
+      {"model.layers.{}.mlp.gate.weight", "blk.{}.ffn_gate_inp.weight"}};
   for (const std::string part : {"q", "k", "v"}) {
     map["model.layers.{}.self_attn." + part + "_proj.weight"] = "blk.{}.attn_" + part + ".weight";
   }
@@ -36,8 +37,8 @@ nlohmann::json QwenMap() {
 
 class TensorMapTest : public testing::Test {
  protected:
-  absl::StatusOr<GgufPlan> Plan(const nlohmann::json& map,
-                                std::vector<std::string> metadata = {"general.architecture=novel"}) {
+  absl::StatusOr<GgufPlan> Plan(const nlohmann::json& map, std::vector<std::string> metadata = {
+                                                               "general.architecture=novel"}) {
     WriteFileOrDie(folder_ / "map.json", map.dump());
     return PlanGguf(PosixFileSystem(), {.folder = made_.Write(folder_),
                                         .outtype = OutType::kBF16,
@@ -56,8 +57,9 @@ class TensorMapTest : public testing::Test {
 
 TEST_F(TensorMapTest, DoesWhatAFamilysRulesDo) {
   made_.config["architectures"] = {"NovelForCausalLM"};
-  const auto plan = Plan(QwenMap(), {"general.architecture=novel", "novel.expert_feed_forward_length=32",
-                                     "novel.rope.freq_base=500000"});
+  const auto plan =
+      Plan(QwenMap(), {"general.architecture=novel", "novel.expert_feed_forward_length=32",
+                       "novel.rope.freq_base=500000"});
   ASSERT_TRUE(plan.ok()) << plan.status();
   const nlohmann::json& expected = made_.fixture()["gguf_tensors"];
   ASSERT_EQ(plan->tensors.size(), expected.size());
@@ -86,7 +88,8 @@ TEST_F(TensorMapTest, LeavesOutWhatIsMappedToNull) {
 
 TEST_F(TensorMapTest, RefusesMapsThatCannotWork) {
   EXPECT_THAT(Refusal({{"a", "x"}, {"b", "x"}}), HasSubstr("'b' and 'a' both become 'x'"));
-  EXPECT_THAT(Refusal({{"a.{}", "x"}, {"b", 7}}), HasSubstr("'b' should have a GGUF name, or null"));
+  EXPECT_THAT(Refusal({{"a.{}", "x"}, {"b", 7}}),
+              HasSubstr("'b' should have a GGUF name, or null"));
   EXPECT_THAT(Refusal({{"a.{}.{}", "x"}}), HasSubstr("has 2 holes {} and 'x' 0"));
   EXPECT_THAT(Refusal(nlohmann::json::array()), HasSubstr("should be an object"));
   nlohmann::json map = QwenMap();
@@ -107,8 +110,9 @@ TEST_F(TensorMapTest, RefusesMapsThatCannotWork) {
 }
 
 TEST_F(TensorMapTest, RefusesStacksWithGaps) {
-  made_.tensors.erase(made_.tensors.begin() +
-                      (made_.Find("model.layers.0.mlp.experts.2.up_proj.weight") - made_.tensors.data()));
+  made_.tensors.erase(
+      made_.tensors.begin() +
+      (made_.Find("model.layers.0.mlp.experts.2.up_proj.weight") - made_.tensors.data()));
   EXPECT_THAT(Refusal(QwenMap()), HasSubstr("is one of a stack, whose number 2 is missing"));
 }
 
@@ -141,9 +145,10 @@ TEST(MetadataOverridesTest, TakesTypesByNameAndBySight) {
   for (const auto& [key, value] : metadata.entries()) {
     got += key + ":" + std::string(GgufTypeName(value.type)) + (value.is_array ? "s " : " ");
   }
-  EXPECT_EQ(got,
-            "a:u32 b:i64 c:f32 d:bool e:string f:u8 g:i32s h:string i:string j:f32 k:f32s file.a:u64 "
-            "file.b:string json.a:string json.b:u32 json.c:strings ");
+  EXPECT_EQ(
+      got,
+      "a:u32 b:i64 c:f32 d:bool e:string f:u8 g:i32s h:string i:string j:f32 k:f32s file.a:u64 "
+      "file.b:string json.a:string json.b:u32 json.c:strings ");
 }
 
 TEST(MetadataOverridesTest, RefusesWhatIsNoneByName) {
@@ -161,7 +166,8 @@ TEST(MetadataOverridesTest, RefusesWhatIsNoneByName) {
   EXPECT_THAT(refusal({"a=[1, \"x\"]"}), HasSubstr("a list of texts or of numbers"));
   EXPECT_THAT(refusal({"a=1", "a=2"}), HasSubstr("a is set twice: to 1 and to 2"));
   EXPECT_THAT(refusal({"=1"}), HasSubstr("should be KEY=VALUE"));
-  EXPECT_THAT(refusal({folder / "keys.txt"}), HasSubstr("keys.txt line 2: 'b' should be KEY=VALUE"));
+  EXPECT_THAT(refusal({folder / "keys.txt"}),
+              HasSubstr("keys.txt line 2: 'b' should be KEY=VALUE"));
   EXPECT_THAT(refusal({folder / "nowhere"}), HasSubstr("nowhere"));
 }
 

@@ -192,10 +192,10 @@ TEST(TinyKimiFileTest, WritesALayersTensorsInMainlinesOrder) {
   for (const GgufTensor& tensor : reader->tensors()) {
     if (absl::StartsWith(tensor.name, "blk.1.ffn")) names.push_back(tensor.name.substr(6));
   }
-  EXPECT_THAT(names, ElementsAre("ffn_down_exps.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight",
-                                 "ffn_gate_inp.weight", "ffn_down_shexp.weight",
-                                 "ffn_gate_shexp.weight", "ffn_up_shexp.weight",
-                                 "ffn_norm.weight"));
+  EXPECT_THAT(names,
+              ElementsAre("ffn_down_exps.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight",
+                          "ffn_gate_inp.weight", "ffn_down_shexp.weight", "ffn_gate_shexp.weight",
+                          "ffn_up_shexp.weight", "ffn_norm.weight"));
   const GgufTensor* k_b = reader->Find("blk.0.attn_k_b.weight");
   EXPECT_THAT(k_b->ne, ElementsAre(kNope, kRank, kHeads));
   EXPECT_THAT(reader->Find("blk.0.attn_v_b.weight")->ne, ElementsAre(kRank, kValue, kHeads));
@@ -233,7 +233,8 @@ TEST(TinyKimiFileTest, OpensAsAModelDirectory) {
   EXPECT_EQ(registry->catalog.max_expert_bytes(), 3u * 128 * 256 * 2);
   for (const BaseTensor& tensor : (*base)->tensors()) {
     // Readable in place: no element of it lies across its own alignment.
-    const size_t alignment = Info(tensor.dtype).block_elements == 1 ? Info(tensor.dtype).block_bytes : 2;
+    const size_t alignment =
+        Info(tensor.dtype).block_elements == 1 ? Info(tensor.dtype).block_bytes : 2;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.data.data()) % alignment, 0u) << tensor.name;
   }
 }

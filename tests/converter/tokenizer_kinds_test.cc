@@ -1,4 +1,5 @@
-// Tokenizers beside byte-level BPE: SentencePiece's file, a tokenizer.json with byte fallback, ranks.
+// Tokenizers beside byte-level BPE: SentencePiece's file, a tokenizer.json with byte fallback,
+// ranks.
 #include <cstring>
 #include <filesystem>
 #include <functional>

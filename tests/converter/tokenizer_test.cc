@@ -134,8 +134,9 @@ TEST(ChatTemplateTest, ComesFromTheFirstPlaceThatHasOne) {
 }
 
 TEST(ChatTemplateTest, KeepsNamedOnesBesideTheDefault) {
-  const auto metadata = Convert({.others = {{"chat_template.jinja", "main"},
-                                            {"additional_chat_templates/tool use.jinja", "tools"}}});
+  const auto metadata =
+      Convert({.others = {{"chat_template.jinja", "main"},
+                          {"additional_chat_templates/tool use.jinja", "tools"}}});
   ASSERT_TRUE(metadata.ok()) << metadata.status();
   EXPECT_EQ(*metadata->GetString("tokenizer.chat_template"), "main");
   EXPECT_EQ(*metadata->GetString("tokenizer.chat_template.tool_use"), "tools");

@@ -32,7 +32,8 @@ std::vector<std::byte> Data(const GgufReader& reader, const std::string& name) {
   for (const GgufTensor& tensor : reader.tensors()) {
     if (tensor.name != name) continue;
     std::vector<std::byte> bytes(tensor.bytes);
-    EXPECT_TRUE(reader.file().ReadAt(reader.data_offset() + tensor.offset, absl::MakeSpan(bytes)).ok());
+    EXPECT_TRUE(
+        reader.file().ReadAt(reader.data_offset() + tensor.offset, absl::MakeSpan(bytes)).ok());
     return bytes;
   }
   ADD_FAILURE() << "no " << name;

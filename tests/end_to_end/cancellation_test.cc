@@ -17,8 +17,8 @@ namespace {
 
 // Nearly all that the model's context holds.
 constexpr int kLong = 900;
-// On a fast machine work can be over before the signal arrives: it proves nothing then, and is begun
-// again, this often.
+// On a fast machine work can be over before the signal arrives: it proves nothing then, and is
+// begun again, this often.
 constexpr int kAttempts = 20;
 
 nlohmann::json InferenceStats(const std::string& endpoint) {

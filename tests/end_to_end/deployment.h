@@ -10,8 +10,8 @@
 
 namespace odmoe {
 
-// Expert storage with tiny-kimi open under a budget, on a UNIX socket whose path stays the same when
-// the store is started again; then inference and a gateway, where a test asks for them.
+// Expert storage with tiny-kimi open under a budget, on a UNIX socket whose path stays the same
+// when the store is started again; then inference and a gateway, where a test asks for them.
 class Deployment {
  public:
   explicit Deployment(std::string expert_budget = "25%") : expert_budget_(expert_budget) {}

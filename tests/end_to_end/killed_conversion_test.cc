@@ -40,10 +40,11 @@ void ExpectSame(const fs::path& expected, const fs::path& actual) {
   }
 }
 
-// Where a file's tensors begin: behind what a safetensors file says is its header, or so far from the end
-// of a GGUF file.
+// Where a file's tensors begin: behind what a safetensors file says is its header, or so far from
+// the end of a GGUF file.
 size_t DataStart(const std::string& file, const fs::path& path, uint64_t gguf_data_bytes) {
-  if (path.extension() == ".gguf") return file.size() - std::min<size_t>(file.size(), gguf_data_bytes);
+  if (path.extension() == ".gguf")
+    return file.size() - std::min<size_t>(file.size(), gguf_data_bytes);
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
   return sizeof(header_bytes) + header_bytes;
@@ -104,8 +105,8 @@ class KilledConversionTest : public testing::TestWithParam<Kind> {
     return arguments;
   }
 
-  // Of what is written, all but a piece (2 MiB of numbers at most) of one tensor or expert is gone on
-  // with, though eight workers were at it.
+  // Of what is written, all but a piece (2 MiB of numbers at most) of one tensor or expert is gone
+  // on with, though eight workers were at it.
   void ExpectOnePieceToRepeat(const fs::path& reference, const fs::path& work,
                               const std::string& output) const {
     std::vector<std::string> command = Command(output);
@@ -166,14 +167,22 @@ TEST_P(KilledConversionTest, GoesOnToTheSameBytes) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, KilledConversionTest,
-    testing::Values(
-        Kind{"Convert", {"convert", "IN", "-o", "OUT", "--concurrency", "8"}, "checkpoint", "out.gguf",
-             ""},
-        Kind{"ConvertToDirectory", {"convert", "IN", "-o", "OUT", "--concurrency", "8"}, "checkpoint", "out",
-             "experts/registry.json"},
-        Kind{"Split", {"convert", "IN", "-o", "OUT", "--concurrency", "8"}, "gguf", "out",
-             "experts/registry.json"},
-        Kind{"Merge", {"merge", "IN", "-o", "OUT"}, "directory", "out.gguf", ""}),
+    testing::Values(Kind{"Convert",
+                         {"convert", "IN", "-o", "OUT", "--concurrency", "8"},
+                         "checkpoint",
+                         "out.gguf",
+                         ""},
+                    Kind{"ConvertToDirectory",
+                         {"convert", "IN", "-o", "OUT", "--concurrency", "8"},
+                         "checkpoint",
+                         "out",
+                         "experts/registry.json"},
+                    Kind{"Split",
+                         {"convert", "IN", "-o", "OUT", "--concurrency", "8"},
+                         "gguf",
+                         "out",
+                         "experts/registry.json"},
+                    Kind{"Merge", {"merge", "IN", "-o", "OUT"}, "directory", "out.gguf", ""}),
     [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -30,8 +30,8 @@ struct Service {
 // Starts a program of the bin folder, and reads where it listens.
 Service StartService(const std::string& program, const std::vector<std::string>& arguments);
 
-// tests/data/tiny-kimi, converted by `odmoe convert --outtype f32` to a model directory. Made by the
-// first test that asks for it, and again after the program has changed; shared by all test
+// tests/data/tiny-kimi, converted by `odmoe convert --outtype f32` to a model directory. Made by
+// the first test that asks for it, and again after the program has changed; shared by all test
 // processes, so read-only.
 std::string TinyKimi();
 

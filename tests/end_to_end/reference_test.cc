@@ -1,4 +1,5 @@
-// The command against the float64 reference: conversion, tokens, scores, chosen experts, greedy text.
+// The command against the float64 reference: conversion, tokens, scores, chosen experts, greedy
+// text.
 #include <cmath>
 #include <filesystem>
 #include <string>

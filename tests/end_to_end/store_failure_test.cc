@@ -121,7 +121,8 @@ TEST(StoreFailureTest, AClientKilledDuringGenerationLeavesNoPins) {
   client->Kill();
   nlohmann::json store;
   for (const absl::Time end = absl::Now() + kPatience; absl::Now() < end;) {
-    store = OdmoeJson({"stats", "--endpoint", deployment.store().endpoint, "--json"})["services"][0];
+    store =
+        OdmoeJson({"stats", "--endpoint", deployment.store().endpoint, "--json"})["services"][0];
     if (store["clients"] == 0 && store["pinned_experts"] == 0) break;
   }
   EXPECT_EQ(store["clients"], 0);

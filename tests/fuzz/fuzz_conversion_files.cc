@@ -1,5 +1,5 @@
-// The smaller files that decide a conversion; the input's first byte says which one the rest is: 't' a
-// tensor map, 'k' a file of keys, 'a' an adapter's adapter_config.json, 'm' merges.txt.
+// The smaller files that decide a conversion; the input's first byte says which one the rest is:
+// 't' a tensor map, 'k' a file of keys, 'a' an adapter's adapter_config.json, 'm' merges.txt.
 #include <string>
 
 #include "converter/huggingface/checkpoint.h"

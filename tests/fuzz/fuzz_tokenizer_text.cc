@@ -26,7 +26,8 @@ struct Subject {
   bool loses = false;       // and not even a stable one
 };
 
-void Add(const GgufMetadata& metadata, bool normalizes, bool loses, std::vector<Subject>& subjects) {
+void Add(const GgufMetadata& metadata, bool normalizes, bool loses,
+         std::vector<Subject>& subjects) {
   auto tokenizer = Tokenizer::Create(metadata);
   Require(tokenizer.ok(), "a tokenizer that cannot be made");
   subjects.push_back({*std::move(tokenizer), normalizes, loses});
@@ -53,7 +54,8 @@ std::vector<Subject> MakeSubjects() {
                                                    {"ing", -1},
                                                    {"in", -2},
                                                    {"<tool>", 0, TokenType::kUserDefined}});
-  for (const std::string model : {"llama", "plamo2", "gemma4", "t5", "bert", "rwkv", "whitespace"}) {
+  for (const std::string model :
+       {"llama", "plamo2", "gemma4", "t5", "bert", "rwkv", "whitespace"}) {
     GgufMetadata metadata = MakeTextMetadata(model, pieces);
     metadata.Set("tokenizer.ggml.unknown_token_id", GgufValue::U32(0));
     metadata.Set("tokenizer.ggml.merges", GgufValue::Strings({"▁ ▁"}));

@@ -31,7 +31,8 @@ struct Input {
 
 Input Parse(const std::string& bytes) {
   Input input;
-  const std::pair<std::string, std::string> vocabulary = absl::StrSplit(bytes, absl::MaxSplits("\n\n", 1));
+  const std::pair<std::string, std::string> vocabulary =
+      absl::StrSplit(bytes, absl::MaxSplits("\n\n", 1));
   const std::pair<std::string, std::string> merges =
       absl::StrSplit(vocabulary.second, absl::MaxSplits("\n\n", 1));
   const std::pair<std::string, std::string> map =
@@ -53,7 +54,8 @@ void Run(absl::string_view model, const Input& input) {
   metadata.Set("tokenizer.ggml.unknown_token_id", GgufValue::U32(0));
   metadata.Set("tokenizer.ggml.merges", GgufValue::Strings(input.merges));
   metadata.Set("tokenizer.ggml.precompiled_charsmap", GgufValue::I32s(input.map));
-  metadata.Set("tokenizer.ggml.remove_extra_whitespaces", GgufValue::Bool(input.map.size() % 2 != 0));
+  metadata.Set("tokenizer.ggml.remove_extra_whitespaces",
+               GgufValue::Bool(input.map.size() % 2 != 0));
   const auto tokenizer = Tokenizer::Create(metadata);
   if (!tokenizer.ok()) return;
   for (bool special : {false, true}) {

@@ -5,8 +5,8 @@
 
 namespace odmoe {
 
-// Counts what operator new gives out in the whole process. The program that includes it replaces the
-// global operators. For one thread.
+// Counts what operator new gives out in the whole process. The program that includes it replaces
+// the global operators. For one thread.
 class AllocationMeter {
  public:
   AllocationMeter();

@@ -61,10 +61,12 @@ const Case kCases[] = {
      "1099511627776 keys"},
     {"NegativeKeyCount", [] { return GgufHeaderBytes(3, 0, ~uint64_t{0}); }, kLoss, "keys"},
     {"KeyNameTooLong",
-     [] { return GgufHeaderBytes(3, 0, 1).Add(uint64_t{1} << 60).AddRaw(std::string(64, 'x')); }, kLoss,
-     "claims 1152921504606846976 bytes"},
+     [] { return GgufHeaderBytes(3, 0, 1).Add(uint64_t{1} << 60).AddRaw(std::string(64, 'x')); },
+     kLoss, "claims 1152921504606846976 bytes"},
     {"KeyNameEmpty",
-     [] { return GgufHeaderBytes(3, 0, 1).AddString("").Add(int32_t{4}).Add(uint32_t{1}).PadTo(64); },
+     [] {
+       return GgufHeaderBytes(3, 0, 1).AddString("").Add(int32_t{4}).Add(uint32_t{1}).PadTo(64);
+     },
      kLoss, "has no name"},
     {"KeyTwice",
      [] {
@@ -81,12 +83,10 @@ const Case kCases[] = {
     {"BoolOfTwo", [] { return OneKey(GgufType::kBool).Add<uint8_t>(2); }, kLoss, "has value 2"},
     {"StringTooLong", [] { return OneKey(GgufType::kString).Add(uint64_t{1} << 63); }, kLoss,
      "claims"},
-    {"ArrayTooLong",
-     [] { return OneKey(GgufType::kArray).Add(int32_t{4}).Add(uint64_t{1} << 62); }, kLoss,
-     "elements"},
+    {"ArrayTooLong", [] { return OneKey(GgufType::kArray).Add(int32_t{4}).Add(uint64_t{1} << 62); },
+     kLoss, "elements"},
     {"ArrayLengthOverflows",
-     [] { return OneKey(GgufType::kArray).Add(int32_t{10}).Add(~uint64_t{0}); }, kLoss,
-     "elements"},
+     [] { return OneKey(GgufType::kArray).Add(int32_t{10}).Add(~uint64_t{0}); }, kLoss, "elements"},
     {"ArrayOfStringsTooLong",
      [] { return OneKey(GgufType::kArray).Add(int32_t{8}).Add(uint64_t{1} << 30).PadTo(128); },
      kLoss, "elements"},
@@ -121,19 +121,32 @@ const Case kCases[] = {
      },
      kLoss, "'t' is there twice"},
     {"NoDimensions", [] { return OneTensor({}, 0); }, kLoss, "0 dimensions"},
-    {"FiveDimensions", [] { return OneTensor({1, 1, 1, 1, 1}, 0); }, kLoss, "5 dimensions"},
-    {"DimensionCountHuge",
+    {"FiveDimensions",
      [] {
-       return GgufHeaderBytes(3, 1, 0).AddString("t").Add(~uint32_t{0}).PadTo(128);
+       return OneTensor({1, 1, 1, 1, 1}, 0);
      },
-     kLoss, "4294967295 dimensions"},
-    {"DimensionZero", [] { return OneTensor({4, 0}, 0); }, kLoss, "dimension 1 is 0"},
+     kLoss, "5 dimensions"},
+    {"DimensionCountHuge",
+     [] { return GgufHeaderBytes(3, 1, 0).AddString("t").Add(~uint32_t{0}).PadTo(128); }, kLoss,
+     "4294967295 dimensions"},
+    {"DimensionZero",
+     [] {
+       return OneTensor({4, 0}, 0);
+     },
+     kLoss, "dimension 1 is 0"},
     {"DimensionNegative", [] { return OneTensor({-4}, 0); }, kLoss, "dimension 0 is -4"},
-    {"ProductWrapsToZero", [] { return OneTensor({int64_t{1} << 32, int64_t{1} << 32}, 0); },
+    {"ProductWrapsToZero",
+     [] {
+       return OneTensor({int64_t{1} << 32, int64_t{1} << 32}, 0);
+     },
      kLoss, "too large"},
-    {"ProductOverflows", [] { return OneTensor({kBig, 4, 4}, 24); }, kLoss, "too large"},
+    {"ProductOverflows",
+     [] {
+       return OneTensor({kBig, 4, 4}, 24);
+     },
+     kLoss, "too large"},
     {"BytesOverflow", [] { return OneTensor({kBig}, 0); }, kLoss, "too large"},
-        {"TypeUnknown", [] { return OneTensor({32}, 4096); }, kInvalid, "is unknown"},
+    {"TypeUnknown", [] { return OneTensor({32}, 4096); }, kInvalid, "is unknown"},
     {"PartBlocks", [] { return OneTensor({33}, 8); }, kLoss, "not a whole number of q8_0"},
     {"OffsetNotTheNext", [] { return OneTensor({4}, 0, 32); }, kLoss, "should start at 0"},
     {"SecondOverlapsFirst",
@@ -176,11 +189,12 @@ const Case kCases[] = {
     {"OffsetBeyondTheFile", [] { return OneTensor({4}, 0, uint64_t{1} << 63); }, kLoss,
      "should start at 0"},
     {"ElementsWrapInTheProductOfThree",
-     [] { return OneTensor({int64_t{1} << 22, int64_t{1} << 21, int64_t{1} << 21}, 0); }, kLoss,
-     "too large"},
-    {"SafetensorsUnderThisName",
-     [] { return ByteString().Add<uint64_t>(2).AddRaw("{}        "); }, kInvalid,
-     "it looks like a safetensors file"},
+     [] {
+       return OneTensor({int64_t{1} << 22, int64_t{1} << 21, int64_t{1} << 21}, 0);
+     },
+     kLoss, "too large"},
+    {"SafetensorsUnderThisName", [] { return ByteString().Add<uint64_t>(2).AddRaw("{}        "); },
+     kInvalid, "it looks like a safetensors file"},
     {"ZipUnderThisName", [] { return ByteString().AddRaw("PK\x03\x04 archive/data.pkl"); },
      kInvalid, "zip archive, such as a PyTorch checkpoint"},
     {"PickleUnderThisName", [] { return ByteString().AddRaw("\x80\x02}q. some pickle"); }, kInvalid,

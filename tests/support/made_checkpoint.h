@@ -31,8 +31,8 @@ class MadeCheckpoint {
   // Null: no such tensor.
   MadeTensor* Find(const std::string& name);
   bool Has(const std::string& name) const;
-  // Writes it below `parent`, in a folder of the model's name, which is returned. Files by the names
-  // given, all of the tensors in one file.
+  // Writes it below `parent`, in a folder of the model's name, which is returned. Files by the
+  // names given, all of the tensors in one file.
   std::string Write(const TemporaryDirectory& parent,
                     const std::string& weights = "model.safetensors") const;
   // The same for an adapter, and its base model's config.json in a folder "base" beside it.

@@ -16,7 +16,8 @@ std::string FolderOf(const std::string& path) {
 
 class ReadFile : public RandomAccessFile {
  public:
-  ReadFile(std::string path, std::string bytes) : path_(std::move(path)), bytes_(std::move(bytes)) {}
+  ReadFile(std::string path, std::string bytes)
+      : path_(std::move(path)), bytes_(std::move(bytes)) {}
   absl::Status ReadAt(uint64_t offset, absl::Span<std::byte> out) const override {
     if (offset > bytes_.size() || out.size() > bytes_.size() - offset) {
       return absl::OutOfRangeError(path_);

@@ -1,4 +1,5 @@
-// A file system in memory whose process can be killed, whose power can fail, and whose calls can fail.
+// A file system in memory whose process can be killed, whose power can fail, and whose calls can
+// fail.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ namespace odmoe {
 // Thread-safe. Counts the calls that change the disk.
 class SimulatedDisk : public FileSystem {
  public:
-  // What the call number `at`, from 0 after this, does: fails with `failure`, as do all after it where
-  // `for_good`. A process that is killed at a call is one whose calls all fail from there on.
+  // What the call number `at`, from 0 after this, does: fails with `failure`, as do all after it
+  // where `for_good`. A process that is killed at a call is one whose calls all fail from there on.
   void FailAt(int64_t at, absl::Status failure, bool for_good);
   // Calls since then.
   int64_t calls() const;
@@ -31,7 +32,8 @@ class SimulatedDisk : public FileSystem {
 
   void Write(const std::string& path, std::string bytes);  // durable
   // Called with each range that a file takes, one call at a time; may not use the disk.
-  using WriteWatcher = std::function<void(const std::string& path, uint64_t offset, uint64_t bytes)>;
+  using WriteWatcher =
+      std::function<void(const std::string& path, uint64_t offset, uint64_t bytes)>;
   void WatchWrites(WriteWatcher watcher);
   // Files by path.
   std::map<std::string, std::string> Files() const;

@@ -42,7 +42,8 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 std::vector<std::string> Environment(const std::map<std::string, std::string>& added) {
   std::vector<std::string> all;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::pair<std::string, std::string> parts = absl::StrSplit(*entry, absl::MaxSplits('=', 1));
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(*entry, absl::MaxSplits('=', 1));
     if (!added.contains(parts.first)) all.emplace_back(*entry);
   }
   for (const auto& [name, value] : added) all.push_back(absl::StrCat(name, "=", value));
@@ -160,7 +161,8 @@ absl::StatusOr<ProcessExit> Subprocess::Wait(absl::Duration timeout) {
   int status = 0;
   waitpid(pid_, &status, 0);
   reaped_ = true;
-  exit_ = WIFSIGNALED(status) ? ProcessExit{0, WTERMSIG(status)} : ProcessExit{WEXITSTATUS(status), 0};
+  exit_ =
+      WIFSIGNALED(status) ? ProcessExit{0, WTERMSIG(status)} : ProcessExit{WEXITSTATUS(status), 0};
   return exit_;
 }
 

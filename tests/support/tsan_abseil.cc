@@ -1,6 +1,6 @@
-// Abseil's locks, made visible to the thread sanitizer. Debian's Abseil is not built with it, so that
-// without this every use of absl::Mutex would look like a race. Linked under the tsan preset alone,
-// by --wrap: our calls come here and go on to the real ones.
+// Abseil's locks, made visible to the thread sanitizer. Debian's Abseil is not built with it, so
+// that without this every use of absl::Mutex would look like a race. Linked under the tsan preset
+// alone, by --wrap: our calls come here and go on to the real ones.
 #include <sanitizer/tsan_interface.h>
 
 #include "absl/synchronization/blocking_counter.h"

@@ -162,7 +162,8 @@ void AddConvertCommand(CLI::App& app, Invocation& invocation) {
   AddOutputOptions(*command, options->output);
   command->footer(
       "Ctrl-C stops and removes what was written so far; a second one ends at once. What a\n"
-      "conversion that was killed or failed has written stays: the same command goes on from there.\n"
+      "conversion that was killed or failed has written stays: the same command goes on from "
+      "there.\n"
       "Examples:\n"
       "  odmoe convert Kimi-K2/ -o kimi                      in one step\n"
       "  odmoe convert Kimi-K2/ -o kimi.gguf --outtype q8_0  in two\n"

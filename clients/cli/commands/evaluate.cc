@@ -137,8 +137,9 @@ absl::Status Run(const Options& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const Results results, Evaluate(options, console));
   if (!options.svg.empty()) {
     EvaluationPlot plot;
-    plot.title = options.base.empty() ? options.model.model
-                                      : absl::StrCat(options.model.model, " against ", options.base);
+    plot.title = options.base.empty()
+                     ? options.model.model
+                     : absl::StrCat(options.model.model, " against ", options.base);
     if (results.tensors) plot.tensors = &*results.tensors;
     if (results.text && results.text->divergence) plot.divergence = &*results.text->divergence;
     ODMOE_RETURN_IF_ERROR(WriteFile(options.svg, PlotSvg(plot)));
@@ -159,8 +160,10 @@ absl::Status Run(const Options& options, Console& console) {
 }
 
 void AddTextOptions(CLI::App& command, Options& options) {
-  command.add_option("-f,--file", options.text.file, "A text to read, byte for byte; - for standard "
-                                                     "input")
+  command
+      .add_option("-f,--file", options.text.file,
+                  "A text to read, byte for byte; - for standard "
+                  "input")
       ->type_name("FILE");
   command.add_option("-c,--chunk", options.chunk_tokens,
                      "Tokens of a chunk, of which the second half is scored")
@@ -206,7 +209,8 @@ void AddEvaluateCommand(CLI::App& app, Invocation& invocation) {
                       "Threads that compare weights; 0: one a core")
       ->check(CLI::Range(0, 64))
       ->type_name("N");
-  command->add_option("--svg", options->svg, "Write a plot of what was measured")->type_name("FILE");
+  command->add_option("--svg", options->svg, "Write a plot of what was measured")
+      ->type_name("FILE");
   AddOutputOptions(*command, options->output);
   command->footer(
       "Runs the models in this process: a service gives no logits.\n"

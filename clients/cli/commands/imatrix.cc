@@ -81,7 +81,8 @@ void AddImatrixCommand(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(EvaluateTextOptions::kMinChunkTokens, 1 << 24))
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--chunks", options->gather.max_chunks, "Read no more chunks than this; 0: all")
+  command
+      ->add_option("--chunks", options->gather.max_chunks, "Read no more chunks than this; 0: all")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
       ->type_name("N");
   command->add_flag("--process-output", options->gather.with_output,

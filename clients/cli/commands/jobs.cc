@@ -184,7 +184,8 @@ absl::Status RunList(const Options& options, Console& console) {
   Table table(
       {{"id"}, {"state"}, {"priority"}, {"progress"}, {"created"}, {"destination"}, {"error"}});
   for (const Job& job : jobs) {
-    table.AddRow({job.id, JobStateName(job.state), absl::StrCat(job.spec.priority), BriefProgress(job),
+    table.AddRow({job.id, JobStateName(job.state), absl::StrCat(job.spec.priority),
+                  BriefProgress(job),
                   absl::FormatTime("%Y-%m-%d %H:%M:%S", job.created, absl::LocalTimeZone()),
                   JobTarget(job), job.error});
   }
@@ -277,7 +278,8 @@ void AddJobsCommand(CLI::App& app, Invocation& invocation) {
   AddVerb(*jobs, invocation, options, "show", "A job's steps, how far they are and their results",
           RunShow);
   AddVerb(*jobs, invocation, options, "watch",
-          "Show a job's progress until it ends; with --json each of its states as a line", RunWatch);
+          "Show a job's progress until it ends; with --json each of its states as a line",
+          RunWatch);
   AddVerb(*jobs, invocation, options, "pause",
           "Stop a job and keep its partial output, to go on from with resume",
           RunChange<&JobQueue::Pause>);
@@ -291,7 +293,8 @@ void AddJobsCommand(CLI::App& app, Invocation& invocation) {
   AddVerb(*jobs, invocation, options, "delete", "Forget a job that has ended; its output stays",
           RunDelete);
   jobs->footer(
-      "A job that failed makes watch fail with its error; Ctrl-C ends the watching, not the job, and\n"
+      "A job that failed makes watch fail with its error; Ctrl-C ends the watching, not the job, "
+      "and\n"
       "a watch whose connection breaks goes on where it was.\n"
       "Examples:\n"
       "  odmoe jobs submit /models/Kimi-K2 -o /models/kimi --endpoint 127.0.0.1:9003\n"

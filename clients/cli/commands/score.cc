@@ -80,15 +80,17 @@ void AddScoreCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("FILE");
   command->add_flag("--experts", options->experts,
                     "Report the experts chosen at each layer for each token");
-  command->add_flag("--special", options->special,
-                    "Add the model's BOS and EOS, and recognize special tokens in the text; without "
-                    "it the text is plain text");
+  command->add_flag(
+      "--special", options->special,
+      "Add the model's BOS and EOS, and recognize special tokens in the text; without "
+      "it the text is plain text");
   AddOutputOptions(*command, options->output);
   command->footer(
       "Examples:\n"
       "  odmoe score kimi -f chapter.txt\n"
       "  odmoe score kimi -f chapter.txt --experts --json\n"
-      "      {\"tokens\":[..],\"logprobs\":[null,..],\"perplexity\":x,\"experts\":{\"1\":[[3,7],..]}}");
+      "      "
+      "{\"tokens\":[..],\"logprobs\":[null,..],\"perplexity\":x,\"experts\":{\"1\":[[3,7],..]}}");
   command->callback([&invocation, options] {
     invocation.run = [options](Console& console) { return Run(*options, console); };
   });

@@ -86,7 +86,8 @@ void AddUploadCommand(CLI::App& app, Invocation& invocation) {
   AddEndpointOption(*command, options->endpoint, "The conversion service; it has --spool");
   AddOutputOptions(*command, options->output);
   command->footer(
-      "Prints where it lies on the service's host, for jobs to read. Interrupted, the same command\n"
+      "Prints where it lies on the service's host, for jobs to read. Interrupted, the same "
+      "command\n"
       "goes on where it was. Of a folder, what begins with \".\" is left out.\n"
       "Examples:\n"
       "  odmoe upload Kimi-K2/ --endpoint 10.0.0.5:9003\n"
@@ -110,7 +111,8 @@ void AddDownloadCommand(CLI::App& app, Invocation& invocation) {
   AddEndpointOption(*command, options->endpoint, "The conversion service");
   AddOutputOptions(*command, options->output);
   command->footer(
-      "Interrupted, the same command goes on where it was. Files that are here already are compared\n"
+      "Interrupted, the same command goes on where it was. Files that are here already are "
+      "compared\n"
       "by their hash, and fetched again where they differ.\n"
       "Example:\n"
       "  odmoe download /models/kimi -o kimi --endpoint 10.0.0.5:9003");

@@ -103,7 +103,8 @@ void AddVerifyCommand(CLI::App& app, Invocation& invocation) {
   AddOutputOptions(*command, options->output);
   command->footer(
       "Compares every recorded hash, the headers with each other, and looks for weights and\n"
-      "scales that are NaN or infinite. One line on standard output for each damage; exit code 1 where "
+      "scales that are NaN or infinite. One line on standard output for each damage; exit code 1 "
+      "where "
       "there is any.\n"
       "Examples:\n"
       "  odmoe verify kimi\n"

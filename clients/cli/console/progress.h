@@ -25,8 +25,8 @@ struct ProgressState {
   std::optional<absl::Duration> eta;
 };
 
-// One line of at most `columns` characters; parts that do not fit are left out, the item first, then
-// the bar, then the rate and the time.
+// One line of at most `columns` characters; parts that do not fit are left out, the item first,
+// then the bar, then the rate and the time.
 std::string RenderProgress(const ProgressState& state, int columns);
 
 // Shows progress on the console's `err`. Used by one thread at a time.

@@ -17,22 +17,26 @@ void AddConvertFlags(CLI::App& command, ConvertSpec& spec) {
       .add_option("--pre-tokenizer", spec.pre_tokenizer,
                   "GGUF's name of how the checkpoint splits words, where it is not recognized")
       ->type_name("NAME");
-  command.add_flag("--vocab-only", spec.vocab_only,
-                   "Write the tokenizer and the other keys, but no weights, which need not be there");
+  command.add_flag(
+      "--vocab-only", spec.vocab_only,
+      "Write the tokenizer and the other keys, but no weights, which need not be there");
   command
-      .add_option("--pad-vocab", spec.pad_vocab,
-                  "Grow the vocabulary, embedding and head to the next multiple, with rows of zeros")
+      .add_option(
+          "--pad-vocab", spec.pad_vocab,
+          "Grow the vocabulary, embedding and head to the next multiple, with rows of zeros")
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   command
-      .add_option("--tensor-map", spec.tensor_map,
-                  "For architectures that are not known: a JSON object of the tensors' patterns and "
-                  "their GGUF names, {} for a number; null leaves a tensor out")
+      .add_option(
+          "--tensor-map", spec.tensor_map,
+          "For architectures that are not known: a JSON object of the tensors' patterns and "
+          "their GGUF names, {} for a number; null leaves a tensor out")
       ->type_name("FILE");
   command
-      .add_option("--metadata", spec.metadata,
-                  "Set a key of the GGUF file; VALUE may begin with its type, as in u32:5. Or a file "
-                  "of such lines. May be given more than once")
+      .add_option(
+          "--metadata", spec.metadata,
+          "Set a key of the GGUF file; VALUE may begin with its type, as in u32:5. Or a file "
+          "of such lines. May be given more than once")
       ->type_name("KEY=VALUE|FILE")
       ->allow_extra_args(false);
   command
@@ -52,9 +56,10 @@ void AddConvertFlags(CLI::App& command, ConvertSpec& spec) {
                   "Tensors or experts made at once; 0: one a core. The output is the same")
       ->type_name("N")
       ->check(CLI::Range(0, 64));
-  command.add_flag("--restart", spec.restart,
-                   "Begin anew where an interrupted conversion has left work to go on with; as a job, "
-                   "where another conversion has");
+  command.add_flag(
+      "--restart", spec.restart,
+      "Begin anew where an interrupted conversion has left work to go on with; as a job, "
+      "where another conversion has");
 }
 
 ConvertSpec WithAbsolutePaths(ConvertSpec spec) {

@@ -40,8 +40,8 @@ absl::StatusOr<Job> ShowJob(JobQueue& queue, const std::string& id, Console& con
                             const Cancellation& cancellation,
                             const std::function<void(const Job&)>& on_change = nullptr);
 
-// Submits a job and shows it to its end; returns it where it succeeded, else its error. CANCELLED: asked
-// to stop, and the job is cancelled too.
+// Submits a job and shows it to its end; returns it where it succeeded, else its error. CANCELLED:
+// asked to stop, and the job is cancelled too.
 absl::StatusOr<Job> RunJob(JobQueue& queue, const JobSpec& spec, Console& console, bool quiet,
                            const Cancellation& cancellation);
 

@@ -38,9 +38,10 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
       ->group(kGroup)
       ->check(CLI::Range(0, 1 << 30));
   command
-      .add_option("--expert-store", options.expert_store,
-                  "Use the experts of a store on this host, in its shared memory; the model must be "
-                  "open there")
+      .add_option(
+          "--expert-store", options.expert_store,
+          "Use the experts of a store on this host, in its shared memory; the model must be "
+          "open there")
       ->type_name("ENDPOINT")
       ->group(kGroup);
   command

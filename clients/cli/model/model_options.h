@@ -40,8 +40,8 @@ struct OpenedModel {
 };
 
 // Opens the model as the options say. Errors say what to do: convert first, load it in the service,
-// give more budget. A usage error where flags contradict each other. `observer`, where it is not null,
-// sees what a model in this process multiplies, and must outlive it.
+// give more budget. A usage error where flags contradict each other. `observer`, where it is not
+// null, sees what a model in this process multiplies, and must outlive it.
 absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options,
                                       InputObserver* observer = nullptr);
 
@@ -52,8 +52,8 @@ absl::Status CheckModelDirectory(const std::string& path);
 // The name requests give a model: the last component of its path.
 std::string ModelName(const std::string& path);
 
-// Peak resident bytes of the process that runs the model: this one, or the inference service; 0 where
-// that does not say.
+// Peak resident bytes of the process that runs the model: this one, or the inference service; 0
+// where that does not say.
 uint64_t ModelPeakRssBytes(const ModelOptions& options);
 
 }  // namespace odmoe

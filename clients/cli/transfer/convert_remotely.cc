@@ -16,7 +16,8 @@
 namespace odmoe {
 namespace {
 
-// A field that names a local file or folder, and what of it is sent into which folder of the upload.
+// A field that names a local file or folder, and what of it is sent into which folder of the
+// upload.
 struct SentField {
   std::string* field;
   std::string folder;

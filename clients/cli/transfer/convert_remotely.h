@@ -10,10 +10,10 @@
 namespace odmoe {
 
 // Uploads `spec.source` and the other local files that `spec` names (of a base model, config.json
-// alone), converts as a job of the service at `endpoint`, downloads the result to `spec.destination`,
-// and removes what it left there. Interrupted, or cut off, the same command goes
-// on where it was: files by their hashes, the job by its request id. CANCELLED: interrupted; the job
-// goes on. And the job's own error.
+// alone), converts as a job of the service at `endpoint`, downloads the result to
+// `spec.destination`, and removes what it left there. Interrupted, or cut off, the same command
+// goes on where it was: files by their hashes, the job by its request id. CANCELLED: interrupted;
+// the job goes on. And the job's own error.
 absl::StatusOr<TransferResult> ConvertRemotely(const std::string& endpoint, ConvertSpec spec,
                                                const TransferView& view);
 

@@ -25,14 +25,14 @@ struct TransferView {
   const Cancellation* cancellation = nullptr;
 };
 
-// The same for the same files: made of this host's name, the paths, and names, sizes and times of all
-// files at or below them. So a command that is given again goes on with its upload, and one whose
-// files have changed begins another.
+// The same for the same files: made of this host's name, the paths, and names, sizes and times of
+// all files at or below them. So a command that is given again goes on with its upload, and one
+// whose files have changed begins another.
 absl::StatusOr<std::string> UploadIdOf(const std::vector<std::string>& local_paths);
 
 // Sends the file or folder `local_path` into the upload, as `folder`/<its name>. Of a folder, what
-// begins with "." or ends in ".partial" is left out, and links to files are followed. Files that are
-// there already are not sent again. NOT_FOUND; INVALID_ARGUMENT: nothing to send; CANCELLED.
+// begins with "." or ends in ".partial" is left out, and links to files are followed. Files that
+// are there already are not sent again. NOT_FOUND; INVALID_ARGUMENT: nothing to send; CANCELLED.
 absl::StatusOr<TransferResult> UploadTree(RemoteFiles& remote, const std::string& upload_id,
                                           const std::string& folder,
                                           const std::string& local_path, const TransferView& view);

@@ -58,7 +58,8 @@ class Bitnet : public Architecture {
 
 absl::StatusOr<std::unique_ptr<Architecture>> MakeBitnet(const nlohmann::json& config,
                                                          const std::string& where) {
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDenseRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kDenseRequired));
   // The name decides which activation a reader takes.
   const nlohmann::json activation = config.value("hidden_act", nlohmann::json("relu2"));
   if (activation == "relu2") return std::make_unique<Bitnet>("bitnet-b1.58", std::move(read));

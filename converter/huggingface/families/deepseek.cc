@@ -60,7 +60,8 @@ class DeepSeek : public Architecture {
   bool DropsTiedHead() const override { return true; }
   std::string Note() const override {
     if (!groups_by_best_) return "";
-    return "the checkpoint ranks groups of experts by the best of each (group_limited_greedy); GGUF has "
+    return "the checkpoint ranks groups of experts by the best of each (group_limited_greedy); "
+           "GGUF has "
            "no key for that, and its readers rank them by the sum of the best two";
   }
   void AddKeys(uint32_t file_type, GgufMetadata& metadata) const override {
@@ -111,7 +112,8 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeDeepSeek(const nlohmann::json&
   ODMOE_RETURN_IF_ERROR(RequireSetting(config, where, "moe_layer_freq", 1,
                                        "deepseek2 has experts in every layer past the first dense "
                                        "ones"));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDeepseekRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kDeepseekRequired));
   const auto text = [&config](const char* key) {
     const auto found = config.find(key);
     return found != config.end() && found->is_string() ? found->get<std::string>() : "";

@@ -1,5 +1,5 @@
-// Llama 2 and 3, Mistral and Mixtral. Hugging Face keeps the two halves of a rotary pair half a head
-// apart, GGUF's llama side by side, so query and key rows are reordered.
+// Llama 2 and 3, Mistral and Mixtral. Hugging Face keeps the two halves of a rotary pair half a
+// head apart, GGUF's llama side by side, so query and key rows are reordered.
 #include <cmath>
 #include <utility>
 
@@ -40,9 +40,9 @@ constexpr NameRule kMixtral[] = {
      RuleKind::kFusedGateUp, RuleNeed::kIfFused, "blk.{}.ffn_up_exps.weight"},
 };
 
-// How much slower each rotary pair of Llama 3.1 turns: 1 for fast ones, `factor` for slow ones, and a
-// smooth passage between. In single precision, operation by operation as the reference converter, whose
-// a / b is the reciprocal of b times a.
+// How much slower each rotary pair of Llama 3.1 turns: 1 for fast ones, `factor` for slow ones, and
+// a smooth passage between. In single precision, operation by operation as the reference converter,
+// whose a / b is the reciprocal of b times a.
 std::vector<float> RopeFactors(const RopeSettings& rope, int64_t head_width) {
   const float base = static_cast<float>(rope.theta.value_or(10000.0));
   const double factor = rope.factor.value_or(8.0);
@@ -112,14 +112,16 @@ absl::Status CheckActivation(const nlohmann::json& config, const std::string& wh
 absl::StatusOr<std::unique_ptr<Architecture>> MakeLlama(const nlohmann::json& config,
                                                         const std::string& where) {
   ODMOE_RETURN_IF_ERROR(CheckActivation(config, where));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDenseRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kDenseRequired));
   return std::make_unique<Llama>(std::move(read));
 }
 
 absl::StatusOr<std::unique_ptr<Architecture>> MakeMixtral(const nlohmann::json& config,
                                                           const std::string& where) {
   ODMOE_RETURN_IF_ERROR(CheckActivation(config, where));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kMixtralRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kMixtralRequired));
   return std::make_unique<Mixtral>(std::move(read));
 }
 

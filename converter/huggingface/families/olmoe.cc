@@ -62,7 +62,8 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeOlmoe(const nlohmann::json& co
                                        "GGUF's olmoe does not clip queries, keys and values"));
   ODMOE_RETURN_IF_ERROR(
       RequireSetting(config, where, "hidden_act", "silu", "GGUF's olmoe has no other"));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kOlmoeRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kOlmoeRequired));
   return std::make_unique<Olmoe>(std::move(read));
 }
 

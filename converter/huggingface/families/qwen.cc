@@ -51,7 +51,8 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeDense(
     std::vector<NameRule> rules) {
   ODMOE_RETURN_IF_ERROR(RequireSetting(config, where, "hidden_act", "silu",
                                        absl::StrCat("GGUF's ", name, " has no other")));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kDenseRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kDenseRequired));
   return std::make_unique<Qwen>(name, std::move(read), std::move(rules));
 }
 
@@ -66,7 +67,8 @@ absl::StatusOr<std::unique_ptr<Architecture>> MakeWithExperts(
       RequireSetting(config, where, "decoder_sparse_step", 1, experts_everywhere));
   ODMOE_RETURN_IF_ERROR(RequireSetting(config, where, "mlp_only_layers", nlohmann::json::array(),
                                        experts_everywhere));
-  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read, ReadCheckpointConfig(config, where, kExpertsRequired));
+  ODMOE_ASSIGN_OR_RETURN(CheckpointConfig read,
+                         ReadCheckpointConfig(config, where, kExpertsRequired));
   return std::make_unique<Qwen>(name, std::move(read), std::move(rules));
 }
 

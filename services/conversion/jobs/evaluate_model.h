@@ -11,9 +11,9 @@
 
 namespace odmoe {
 
-// Opens `spec.model`, and `spec.base_model` where there is one, and evaluates the text file `spec.text`
-// (see converter/evaluate/evaluate_text.h); StepResult says which metrics. Progress counts the text's
-// bytes, chunk by chunk.
+// Opens `spec.model`, and `spec.base_model` where there is one, and evaluates the text file
+// `spec.text` (see converter/evaluate/evaluate_text.h); StepResult says which metrics. Progress
+// counts the text's bytes, chunk by chunk.
 // INVALID_ARGUMENT: a text larger than 64 MiB. And errors of `open_model` and of EvaluateText.
 absl::StatusOr<StepResult> EvaluateModel(
     const OpenModelFunction& open_model, FileSystem& files, const EvaluateSpec& spec,

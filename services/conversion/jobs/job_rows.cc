@@ -66,7 +66,8 @@ absl::Status ReadStep(const SqliteQuery& row, StoredJob& job) {
   if (!spec.ok()) return Damaged(id, absl::StrCat("a bad step: ", spec.status().message()));
   job.job.spec.steps.push_back(*std::move(spec));
   JobStep& step = job.job.steps.emplace_back();
-  ODMOE_RETURN_IF_ERROR(ReadEnum(row.Integer(1), StepState::kSkipped, id, "step state", step.state));
+  ODMOE_RETURN_IF_ERROR(
+      ReadEnum(row.Integer(1), StepState::kSkipped, id, "step state", step.state));
   step.progress = ReadProgress(row, 2);
   step.started = TimeFromColumn(row, 10);
   step.finished = TimeFromColumn(row, 11);

@@ -70,8 +70,8 @@ constexpr char kCreateTables[] = R"sql(
 
 constexpr char kCreateOwners[] = "CREATE TABLE owners (id INTEGER PRIMARY KEY AUTOINCREMENT);";
 
-// Version 1 had one step a job, in the job's row. A job that was stopped amid its work has deaths or
-// a start, so partial output may be there.
+// Version 1 had one step a job, in the job's row. A job that was stopped amid its work has deaths
+// or a start, so partial output may be there.
 constexpr char kFromVersion1[] = R"sql(
   INSERT INTO jobs (sequence, id, request_id, state, wish, partial, owner, deaths, version,
                     created_us, started_us, finished_us, error, error_code)

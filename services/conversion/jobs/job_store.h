@@ -58,8 +58,8 @@ struct JobRetention {
 //     +---------------------Retry------------|-------|--+--------+
 //     cancel: at once where nothing was written yet, else by way of a runner, who cleans up
 //
-// A process that is killed or drained leaves partial output. To cancel its job is therefore work for
-// a runner: the job is queued with its wish to be cancelled, and whoever claims it cleans up.
+// A process that is killed or drained leaves partial output. To cancel its job is therefore work
+// for a runner: the job is queued with its wish to be cancelled, and whoever claims it cleans up.
 //
 // Every change adds one to the job's version. Thread-safe.
 class JobStore {
@@ -72,8 +72,9 @@ class JobStore {
   // by a newer odmoe. DATA_LOSS: damaged.
   static absl::StatusOr<std::unique_ptr<JobStore>> Open(const std::string& path);
 
-  // ABORTED: a job that has not ended writes a path that this one uses, or reads one that it writes.
-  // RESOURCE_EXHAUSTED: kMaxWaiting. A known request_id returns its job and inserts nothing.
+  // ABORTED: a job that has not ended writes a path that this one uses, or reads one that it
+  // writes. RESOURCE_EXHAUSTED: kMaxWaiting. A known request_id returns its job and inserts
+  // nothing.
   absl::StatusOr<Job> Insert(const NewJob& job);
   absl::StatusOr<std::optional<Job>> FindByRequest(absl::string_view request_id);
   absl::StatusOr<Job> Get(absl::string_view id);     // NOT_FOUND

@@ -27,8 +27,8 @@ struct LocalJobQueueOptions {
 // A queue of this process, which knows what only the database says.
 class HostedJobQueue : public JobQueue {
  public:
-  // Whether a job that has not ended reads or writes the folder `directory` or what is below it, links
-  // followed in both.
+  // Whether a job that has not ended reads or writes the folder `directory` or what is below it,
+  // links followed in both.
   virtual absl::StatusOr<bool> UsesBelow(const std::string& directory) = 0;
 };
 

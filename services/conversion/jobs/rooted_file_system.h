@@ -14,8 +14,8 @@ namespace odmoe {
 
 // The process's files below the roots. A symbolic link is followed where it leads to a place below
 // them; each path is resolved when it is used, and what is found there is then opened part by part,
-// following no link, so that one that is put there meanwhile leads to PERMISSION_DENIED and not out of
-// the roots. Names are given and removed in the folder so opened, links at them not followed.
+// following no link, so that one that is put there meanwhile leads to PERMISSION_DENIED and not out
+// of the roots. Names are given and removed in the folder so opened, links at them not followed.
 // Thread-safe. The roots outlive it.
 class RootedFileSystem : public FileSystem {
  public:

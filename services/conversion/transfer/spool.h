@@ -38,12 +38,13 @@ class Spool {
   // NOT_FOUND, PERMISSION_DENIED: the directory.
   static absl::StatusOr<std::unique_ptr<Spool>> Open(SpoolOptions options);
 
-  // A file being written: what has been appended is kept when it dies. Used by one thread at a time.
+  // A file being written: what has been appended is kept when it dies. Used by one thread at a
+  // time.
   class Writer {
    public:
     ~Writer();
-    // DATA_LOSS: `hash` is not that of `data`, and nothing is appended. OUT_OF_RANGE: past the size.
-    // RESOURCE_EXHAUSTED: disk full.
+    // DATA_LOSS: `hash` is not that of `data`, and nothing is appended. OUT_OF_RANGE: past the
+    // size. RESOURCE_EXHAUSTED: disk full.
     absl::Status Append(absl::string_view data, uint64_t hash);
     // Gives the file its name. DATA_LOSS: `hash` is not that of the whole, and nothing is kept.
     // FAILED_PRECONDITION: bytes are missing.

@@ -289,8 +289,9 @@ void Fill(const JobStep& from, v1::JobStep& to) {
 }
 
 absl::Status NewerService(absl::string_view what) {
-  return absl::UnimplementedError(absl::StrCat(
-      "the service answered with ", what, ", which this client does not know; a newer one is needed"));
+  return absl::UnimplementedError(
+      absl::StrCat("the service answered with ", what,
+                   ", which this client does not know; a newer one is needed"));
 }
 
 absl::StatusOr<JobStep> Read(const v1::JobStep& message) {

@@ -33,7 +33,8 @@ absl::StatusOr<Budget> ParseBudget(absl::string_view text) {
   if (trimmed == "auto") return Budget{};
   Budget budget;
   if (!trimmed.empty() && trimmed.back() == '%') {
-    const absl::string_view number = absl::StripAsciiWhitespace(trimmed.substr(0, trimmed.size() - 1));
+    const absl::string_view number =
+        absl::StripAsciiWhitespace(trimmed.substr(0, trimmed.size() - 1));
     budget.kind = Budget::Kind::kPercent;
     // SimpleAtod also reads "inf" and "nan", which the comparison refuses.
     if (!absl::SimpleAtod(number, &budget.percent) ||

@@ -15,8 +15,8 @@
 namespace odmoe {
 
 // Shared by a batch and its server, since either may end first. A slot that is delivered is pinned
-// in the page, and the board owns that pin: it drops the pins of a batch that is gone. The memory of
-// the page outlives the board. Thread-safe.
+// in the page, and the board owns that pin: it drops the pins of a batch that is gone. The memory
+// of the page outlives the board. Thread-safe.
 class MissBoard {
  public:
   MissBoard(PinPage page, size_t misses) : page_(page), outcomes_(misses) {}

@@ -91,7 +91,8 @@ void PinPage::TakeAccesses(uint64_t expert_count, uint64_t& position,
                            std::vector<int64_t>& experts) const {
   const uint64_t end = header_->accesses.load(std::memory_order_acquire);
   // Also where a client has set the count back: the difference wraps round to a large one.
-  if (end - position > kAccessRingEntries) position = end - std::min<uint64_t>(end, kAccessRingEntries);
+  if (end - position > kAccessRingEntries)
+    position = end - std::min<uint64_t>(end, kAccessRingEntries);
   for (; position != end; ++position) {
     const uint32_t entry = ring_[position % kAccessRingEntries].load(std::memory_order_acquire);
     if (entry != 0 && entry <= expert_count) experts.push_back(int64_t{entry} - 1);

@@ -17,8 +17,9 @@ namespace odmoe {
 // Immutable, thread-safe.
 class BaseFiles {
  public:
-  // Opens every file the index names, and checks that it has the index's tensors with their formats,
-  // shapes and places. NOT_FOUND: a file is missing. DATA_LOSS: it says otherwise than the index.
+  // Opens every file the index names, and checks that it has the index's tensors with their
+  // formats, shapes and places. NOT_FOUND: a file is missing. DATA_LOSS: it says otherwise than the
+  // index.
   static absl::StatusOr<BaseFiles> Open(FileSystem& fs, const std::string& model_directory,
                                         const ModelIndex& index);
 

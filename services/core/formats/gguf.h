@@ -1,6 +1,7 @@
 // GGUF: the single-file model format of the ggml family. Version 3 is written; 2 and 3 are read.
 // Layout: magic, version, tensor count, key count, the keys, the tensor infos, padding, the data.
-// Numbers are little-endian; a tensor's data starts at a multiple of general.alignment (default 32).
+// Numbers are little-endian; a tensor's data starts at a multiple of general.alignment (default
+// 32).
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // A model in GGUF: one file, or the shards of a split one, seen as one.
 //
-// Shards are named <prefix>-00001-of-0000N.gguf. Each says which it is (split.no, from 0; split.count;
-// split.tensors.count of all shards together); the first has all other keys.
+// Shards are named <prefix>-00001-of-0000N.gguf. Each says which it is (split.no, from 0;
+// split.count; split.tensors.count of all shards together); the first has all other keys.
 #pragma once
 
 #include <cstdint>

@@ -303,8 +303,8 @@ absl::StatusOr<GgufTensor> ReadTensorInfo(HeaderCursor& in, uint64_t index, bool
   return tensor;
 }
 
-// In BitNet's models one id is both mxfp4 and tl2. A tl2 tensor is never the last, its scale follows,
-// and where that starts tells how long the tensor is. Gives the next tensor's place.
+// In BitNet's models one id is both mxfp4 and tl2. A tl2 tensor is never the last, its scale
+// follows, and where that starts tells how long the tensor is. Gives the next tensor's place.
 uint64_t TellTL2(uint64_t next_offset, uint64_t expected, uint32_t alignment, GgufTensor& tensor) {
   const auto bytes = GgufTensorBytes(DType::kTL2, tensor.ne);
   if (tensor.dtype != DType::kMXFP4 || next_offset == expected || !bytes.ok()) return expected;

@@ -15,7 +15,8 @@
 
 namespace odmoe {
 
-// Elements of all arrays together: an element takes up to 32 times as much in memory as in the file.
+// Elements of all arrays together: an element takes up to 32 times as much in memory as in the
+// file.
 inline constexpr uint64_t kMaxGgufElements = uint64_t{1} << 23;
 
 // An open GGUF file whose header has been checked whole: every length, type, shape and offset is

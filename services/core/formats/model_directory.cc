@@ -15,7 +15,8 @@ namespace {
 constexpr uint64_t kMaxRegistryBytes = uint64_t{256} << 20;
 
 absl::StatusOr<std::string> ReadRegistryText(const std::string& model_directory, FileSystem& fs) {
-  auto text = ReadWholeFile(fs, absl::StrCat(model_directory, "/", kRegistryFile), kMaxRegistryBytes);
+  auto text =
+      ReadWholeFile(fs, absl::StrCat(model_directory, "/", kRegistryFile), kMaxRegistryBytes);
   if (absl::IsNotFound(text.status())) {
     return absl::NotFoundError(absl::StrCat(model_directory,
                                             " is not a model directory, or one whose conversion ",
@@ -26,10 +27,12 @@ absl::StatusOr<std::string> ReadRegistryText(const std::string& model_directory,
 
 // Only a directory that has its registry is complete.
 absl::Status CheckComplete(const std::string& model_directory) {
-  const auto opened = PosixFileSystem().OpenForRead(absl::StrCat(model_directory, "/", kRegistryFile));
+  const auto opened =
+      PosixFileSystem().OpenForRead(absl::StrCat(model_directory, "/", kRegistryFile));
   if (opened.ok()) return absl::OkStatus();
-  return absl::IsNotFound(opened.status()) ? ReadRegistryText(model_directory, PosixFileSystem()).status()
-                                           : opened.status();
+  return absl::IsNotFound(opened.status())
+             ? ReadRegistryText(model_directory, PosixFileSystem()).status()
+             : opened.status();
 }
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MapWhole(const SafetensorsReader& reader) {

@@ -34,7 +34,8 @@ constexpr DTypeBits kDTypes[] = {
     {"I64", 64},     {"U64", 64},
 };
 
-// Bytes of a tensor of this dtype and shape; a tensor of no elements or of no dimensions is allowed.
+// Bytes of a tensor of this dtype and shape; a tensor of no elements or of no dimensions is
+// allowed.
 absl::StatusOr<uint64_t> TensorBytes(absl::string_view dtype, const std::vector<int64_t>& shape) {
   ODMOE_ASSIGN_OR_RETURN(uint64_t bits, SafetensorsDTypeBits(dtype));
   for (int64_t n : shape) {

@@ -93,10 +93,13 @@ struct ExpertUse {
   double stall_ms = 0.0;    // time the forward pass waited for experts
   uint64_t bytes_read = 0;  // bytes the store read while this request ran
   uint64_t predicted = 0;   // experts predicted
-  uint64_t predicted_right = 0;  // of the experts chosen where there was a prediction, those predicted
+  uint64_t predicted_right =
+      0;  // of the experts chosen where there was a prediction, those predicted
   uint64_t predicted_of = 0;     // experts chosen where there was a prediction
 
-  double hit_rate() const { return hits + misses == 0 ? 0.0 : double(hits) / double(hits + misses); }
+  double hit_rate() const {
+    return hits + misses == 0 ? 0.0 : double(hits) / double(hits + misses);
+  }
   double recall() const {
     return predicted_of == 0 ? 0.0 : double(predicted_right) / double(predicted_of);
   }
@@ -166,9 +169,9 @@ class LanguageModel {
   using OnLogits = std::function<absl::Status(int64_t position, absl::Span<const float> logits)>;
 
   // Runs `tokens` and gives what the model makes of each position from `first` on.
-  // INVALID_ARGUMENT: no tokens, one outside the vocabulary, more than the context, or `first` is not
-  // among them. UNIMPLEMENTED: a model in another process, as a vocabulary of floats a token is more
-  // than a connection should carry. Otherwise as Score.
+  // INVALID_ARGUMENT: no tokens, one outside the vocabulary, more than the context, or `first` is
+  // not among them. UNIMPLEMENTED: a model in another process, as a vocabulary of floats a token is
+  // more than a connection should carry. Otherwise as Score.
   virtual absl::Status Logits(const std::vector<TokenId>& tokens, int64_t first,
                               const CallOptions& call, const OnLogits& on_logits) {
     return absl::UnimplementedError("logits are given only by a model in this process");

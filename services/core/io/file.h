@@ -30,8 +30,8 @@ class RandomAccessFile {
   virtual const std::string& path() const = 0;
 };
 
-// A file being written, front to back or in ranges at any offset. Not thread-safe, but for Sync, and
-// WriteAt on ranges that do not overlap.
+// A file being written, front to back or in ranges at any offset. Not thread-safe, but for Sync,
+// and WriteAt on ranges that do not overlap.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;
@@ -54,7 +54,8 @@ class WritableFile {
   virtual const std::string& path() const = 0;
 
   absl::Status Append(absl::string_view text) {
-    return Append(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()));
+    return Append(
+        absl::MakeConstSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()));
   }
 };
 
@@ -63,7 +64,8 @@ class FileSystem {
  public:
   virtual ~FileSystem() = default;
   // NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT (not a regular file).
-  virtual absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) = 0;
+  virtual absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(
+      const std::string& path) = 0;
   // Creates or empties.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path) = 0;
   // Keeps what is there; creates an empty file where there is none. Appends start at offset 0.
@@ -73,8 +75,8 @@ class FileSystem {
   // A file, or an empty folder.
   virtual absl::Status Remove(const std::string& path) = 0;
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
-  // Makes everything written so far to the file system that holds the folder `path` durable, whoever
-  // wrote it: files, names and folders. For many files, far quicker than a sync of each.
+  // Makes everything written so far to the file system that holds the folder `path` durable,
+  // whoever wrote it: files, names and folders. For many files, far quicker than a sync of each.
   virtual absl::Status SyncFileSystem(const std::string& path) = 0;
   // Parents too; an existing folder is no error.
   virtual absl::Status CreateDirectories(const std::string& path) = 0;
@@ -96,7 +98,8 @@ absl::StatusOr<std::string> ReadWholeFile(FileSystem& fs, const std::string& pat
 // synced and renamed. Destroyed without Commit, it removes the partial file. Not thread-safe.
 class AtomicFile {
  public:
-  static absl::StatusOr<std::unique_ptr<AtomicFile>> Create(FileSystem& fs, const std::string& path);
+  static absl::StatusOr<std::unique_ptr<AtomicFile>> Create(FileSystem& fs,
+                                                            const std::string& path);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

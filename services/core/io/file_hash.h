@@ -19,8 +19,8 @@ class FileHash {
   void Add(absl::string_view bytes);
   uint64_t value() const;
 
-  // Adds the first `bytes` of the open file `fd`. OUT_OF_RANGE: it is shorter. DATA_LOSS: the device
-  // failed. `name` is for messages.
+  // Adds the first `bytes` of the open file `fd`. OUT_OF_RANGE: it is shorter. DATA_LOSS: the
+  // device failed. `name` is for messages.
   absl::Status AddFile(int fd, uint64_t bytes, absl::string_view name);
 
   static uint64_t Of(absl::string_view bytes);

@@ -43,8 +43,8 @@ absl::StatusOr<OwnedFd> OpenPart(const OwnedFd& folder, const std::string& part,
   return PosixError(error, "open", part);
 }
 
-// Goes from `folder` down the parts, which are folders. `mode`: of those that are made where they are
-// not there; none are without.
+// Goes from `folder` down the parts, which are folders. `mode`: of those that are made where they
+// are not there; none are without.
 absl::StatusOr<OwnedFd> Walk(OwnedFd folder, absl::Span<const std::string> parts,
                              std::optional<mode_t> mode) {
   for (const std::string& part : parts) {

@@ -25,7 +25,9 @@ std::optional<std::string> RealPath(const std::string& path) {
   return std::string(buffer);
 }
 
-std::string Quoted(absl::string_view path) { return absl::StrCat("\"", absl::CHexEscape(path), "\""); }
+std::string Quoted(absl::string_view path) {
+  return absl::StrCat("\"", absl::CHexEscape(path), "\"");
+}
 
 absl::Status Denied(absl::string_view path, absl::string_view field) {
   return absl::PermissionDeniedError(
@@ -73,8 +75,8 @@ absl::StatusOr<std::string> ResolveExistingPart(std::string path, absl::string_v
     if (::lstat(path.c_str(), &info) == 0) return Denied(given, field);
     const std::string name = PopName(path);
     if (name == "..") {
-      return absl::InvalidArgumentError(
-          absl::StrCat(field, " ", Quoted(given), " has \"..\" below a folder that does not exist"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          field, " ", Quoted(given), " has \"..\" below a folder that does not exist"));
     }
     if (!name.empty() && name != ".") missing = absl::StrCat("/", name, missing);
   }

@@ -99,7 +99,8 @@ class PosixWritableFile : public WritableFile {
   absl::Status Resize(uint64_t bytes) override {
     if (bytes > kMaxFileBytes) return TooLarge(bytes);
     while (::ftruncate(fd_.get(), static_cast<off_t>(bytes)) != 0) {
-      if (errno != EINTR) return PosixError(errno, absl::StrCat("set the length ", bytes, " of"), path_);
+      if (errno != EINTR)
+        return PosixError(errno, absl::StrCat("set the length ", bytes, " of"), path_);
     }
     return absl::OkStatus();
   }
@@ -108,7 +109,8 @@ class PosixWritableFile : public WritableFile {
     ODMOE_RETURN_IF_ERROR(Resize(bytes));
     while (bytes > 0 && ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(bytes)) != 0) {
       if (errno == EOPNOTSUPP || errno == ENOSYS) break;  // written blocks are taken one by one
-      if (errno != EINTR) return PosixError(errno, absl::StrCat("take ", bytes, " bytes for"), path_);
+      if (errno != EINTR)
+        return PosixError(errno, absl::StrCat("take ", bytes, " bytes for"), path_);
     }
     return absl::OkStatus();
   }

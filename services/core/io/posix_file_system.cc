@@ -20,7 +20,8 @@
 namespace odmoe {
 
 absl::Status PosixError(int error, absl::string_view action, const std::string& path) {
-  const std::string message = absl::StrCat("cannot ", action, " ", path, ": ", std::strerror(error));
+  const std::string message =
+      absl::StrCat("cannot ", action, " ", path, ": ", std::strerror(error));
   switch (error) {
     case ENOENT:
     case ENOTDIR:

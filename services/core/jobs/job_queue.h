@@ -16,8 +16,9 @@
 
 namespace odmoe {
 
-// Turn the Hugging Face directory or GGUF file `source` into `destination`, a GGUF file where it ends
-// in ".gguf" and else a model directory. Mirrors ConvertOptions, which says what each field does.
+// Turn the Hugging Face directory or GGUF file `source` into `destination`, a GGUF file where it
+// ends in ".gguf" and else a model directory. Mirrors ConvertOptions, which says what each field
+// does.
 struct ConvertSpec {
   std::string source;
   std::string destination;
@@ -107,8 +108,8 @@ struct JobSpec {
   static constexpr int32_t kMaxPriority = 1000;
 
   std::vector<StepSpec> steps;
-  // -kMaxPriority to kMaxPriority. Higher ones start first, equal ones in order of submission; a job
-  // that runs is never stopped for another.
+  // -kMaxPriority to kMaxPriority. Higher ones start first, equal ones in order of submission; a
+  // job that runs is never stopped for another.
   int32_t priority = 0;
 
   bool operator==(const JobSpec&) const = default;
@@ -133,10 +134,11 @@ struct StepResult {
   uint64_t bytes = 0;  // of the output, all its files; of a verification, bytes checked
   std::string digest;  // of a model directory's experts, of GGUF files' bytes; or ""
   // Of an evaluation "perplexity", "perplexity_error", "tokens" (scored), "chunks" and
-  // "tokens_per_second", with a base model also "base_perplexity", "mean_kld", "median_kld", "kld_99",
-  // "max_kld", "same_top" and "rms_delta_p"; of a verification "experts", "tensors" and "hashes",
-  // how many of each were compared. Of a quantization, "TYPE.NAME" for each type: "bytes",
-  // "bits_per_weight", of those tried "generated_per_second", and of those measured an evaluation's.
+  // "tokens_per_second", with a base model also "base_perplexity", "mean_kld", "median_kld",
+  // "kld_99", "max_kld", "same_top" and "rms_delta_p"; of a verification "experts", "tensors" and
+  // "hashes", how many of each were compared. Of a quantization, "TYPE.NAME" for each type:
+  // "bytes", "bits_per_weight", of those tried "generated_per_second", and of those measured an
+  // evaluation's.
   std::map<std::string, double> metrics;
 };
 

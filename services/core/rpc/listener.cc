@@ -33,8 +33,9 @@ absl::Status SocketError(const std::string& address, absl::string_view call) {
 }
 
 absl::Status BadAddress(const std::string& address) {
-  return absl::InvalidArgumentError(absl::StrCat(
-      "not a listen address: '", address, "'; expected HOST:PORT with a numeric HOST, or unix:/path"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("not a listen address: '", address,
+                   "'; expected HOST:PORT with a numeric HOST, or unix:/path"));
 }
 
 struct TcpAddress {
@@ -110,14 +111,15 @@ absl::StatusOr<int> BindUnix(const std::string& address, const std::string& path
   sockaddr_un name = {};
   name.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof name.sun_path) {
-    return absl::InvalidArgumentError(absl::StrCat("socket path must have 1 to ",
-                                                   sizeof name.sun_path - 1, " bytes: '", path, "'"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "socket path must have 1 to ", sizeof name.sun_path - 1, " bytes: '", path, "'"));
   }
   std::memcpy(name.sun_path, path.data(), path.size());
   RemoveStaleSocket(name);
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return SocketError(address, "socket");
-  // On Linux the socket's own mode is that of the file bind() makes: no moment when others may dial.
+  // On Linux the socket's own mode is that of the file bind() makes: no moment when others may
+  // dial.
   if (fchmod(fd, 0600) != 0 || bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 ||
       chmod(name.sun_path, 0600) != 0 || listen(fd, kBacklog) != 0) {
     const absl::Status status = SocketError(address, "bind");
@@ -151,7 +153,8 @@ class Listener::Loop {
       const int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd >= 0) {
         const int on = 1;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails on UNIX sockets: no matter
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                   sizeof on);  // fails on UNIX sockets: no matter
         on_connection_(fd);
       } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         if (!WaitForStop(kRetryMs)) continue;

@@ -24,8 +24,8 @@
 
 namespace odmoe {
 
-// What a handler may need to know of its call. The cancellation is set when the client gives up, its
-// deadline passes or its connection breaks.
+// What a handler may need to know of its call. The cancellation is set when the client gives up,
+// its deadline passes or its connection breaks.
 struct ServerCall {
   absl::Time deadline = absl::InfiniteFuture();
   const Cancellation* cancellation = nullptr;

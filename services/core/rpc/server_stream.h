@@ -1,5 +1,5 @@
-// One shape for every server-streaming handler: a blocking producer on an executor, with gRPC's flow
-// control felt as a Write that waits.
+// One shape for every server-streaming handler: a blocking producer on an executor, with gRPC's
+// flow control felt as a Write that waits.
 //
 //   return ServeStream<v1::WatchJobResponse>(
 //       context, executor_, [this, request](StreamWriter<v1::WatchJobResponse>& out) {

@@ -1,5 +1,5 @@
-// absl::Status to and from gRPC's, with google.rpc.Status details in the trailer, so that clients in
-// any language see reason, field violations and retry delay.
+// absl::Status to and from gRPC's, with google.rpc.Status details in the trailer, so that clients
+// in any language see reason, field violations and retry delay.
 #pragma once
 
 #include "absl/status/status.h"
@@ -8,7 +8,8 @@
 
 namespace odmoe {
 
-// INVALID_ARGUMENT that names the request's field, "sampling.top_p"; travels as a BadRequest detail.
+// INVALID_ARGUMENT that names the request's field, "sampling.top_p"; travels as a BadRequest
+// detail.
 absl::Status InvalidField(absl::string_view field, absl::string_view description);
 
 // Same code and message; details: ErrorInfo with the code's name as reason and domain "odmoe",

@@ -35,8 +35,8 @@ ScaleAndMin UnpackScaleAndMin(int j, const uint8_t* scales);
 // Writes Info(dtype).block_elements values of the block of Info(dtype).block_bytes bytes.
 using BlockDecoder = void (*)(const uint8_t* block, float* out);
 
-// Of i2_s, whose scale is the tensor's, the weights before that. nullptr: a format without blocks, or
-// one that is not decoded.
+// Of i2_s, whose scale is the tensor's, the weights before that. nullptr: a format without blocks,
+// or one that is not decoded.
 BlockDecoder FindBlockDecoder(DType dtype);
 
 }  // namespace odmoe

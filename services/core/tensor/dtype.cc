@@ -70,7 +70,8 @@ constexpr RemovedFormat kRemoved[] = {
     {31, "q4_0_4_4", "; q4_0 has the same values"},
     {32, "q4_0_4_8", "; q4_0 has the same values"},
     {33, "q4_0_8_8", "; q4_0 has the same values"},
-    {36, "iq4_nl_4_4", "; iq4_nl has the same values (BitNet's own builds write i2_s under this id)"},
+    {36, "iq4_nl_4_4",
+     "; iq4_nl has the same values (BitNet's own builds write i2_s under this id)"},
     {37, "iq4_nl_4_8", "; iq4_nl has the same values"},
     {38, "iq4_nl_8_8", "; iq4_nl has the same values"},
 };
@@ -133,9 +134,9 @@ absl::StatusOr<uint64_t> RowBytes(DType dtype, int64_t columns) {
   }
   const uint64_t elements = static_cast<uint64_t>(columns);
   if (elements % info.block_elements != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("a row of ", columns, " elements is not a whole ",
-                                                   "number of ", info.name, " blocks of ",
-                                                   info.block_elements));
+    return absl::InvalidArgumentError(absl::StrCat("a row of ", columns,
+                                                   " elements is not a whole ", "number of ",
+                                                   info.name, " blocks of ", info.block_elements));
   }
   const uint64_t blocks = elements / info.block_elements;
   if (blocks > std::numeric_limits<uint64_t>::max() / info.block_bytes) {

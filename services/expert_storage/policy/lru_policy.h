@@ -21,8 +21,8 @@ class LruPolicy final : public EvictionPolicy {
   int64_t Victim() const override;
 
  private:
-  // Neighbours in the ring of resident experts. The sentinel at `expert_count` closes it: older than
-  // the sentinel is the newest expert, newer than it the oldest.
+  // Neighbours in the ring of resident experts. The sentinel at `expert_count` closes it: older
+  // than the sentinel is the newest expert, newer than it the oldest.
   struct Link {
     int32_t newer = 0;
     int32_t older = 0;

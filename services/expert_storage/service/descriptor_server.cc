@@ -175,10 +175,12 @@ class Server final : public DescriptorServer {
       const bool accepting = connections_.size() < kMaxConnections && absl::Now() >= accept_after_;
       if (accepting) polled.push_back({listen_fd_, POLLIN, 0});
       const size_t first = polled.size();
-      for (const Connection& connection : connections_) polled.push_back({connection.fd, POLLIN, 0});
+      for (const Connection& connection : connections_)
+        polled.push_back({connection.fd, POLLIN, 0});
       poll(polled.data(), polled.size(), NextTimeout());
       for (size_t i = connections_.size(); i-- > 0;) {
-        if (polled[first + i].revents != 0 ? !OnReadable(connections_[i]) : TooSlow(connections_[i])) {
+        if (polled[first + i].revents != 0 ? !OnReadable(connections_[i])
+                                           : TooSlow(connections_[i])) {
           Drop(i);
         }
       }

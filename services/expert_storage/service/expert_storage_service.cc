@@ -20,8 +20,8 @@ namespace v1 = expert_storage_proto;
 using Context = grpc::CallbackServerContext;
 using Unary = grpc::ServerUnaryReactor;
 // ReadExpert writes raw bytes around the arena's memory.
-using Contract =
-    v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<v1::ExpertStorageService::CallbackService>;
+using Contract = v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<
+    v1::ExpertStorageService::CallbackService>;
 
 v1::OpenedModel ToProto(const HostedModel& model) {
   const CachingExpertStore& store = *model.store;

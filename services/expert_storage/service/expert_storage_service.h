@@ -14,7 +14,8 @@ class Service;
 namespace odmoe {
 
 struct ExpertStorageServiceOptions {
-  std::string socket_directory;  // of the socket that hands out descriptors; empty: a new, private one
+  std::string
+      socket_directory;  // of the socket that hands out descriptors; empty: a new, private one
   size_t threads = 16;           // that run requests
 };
 

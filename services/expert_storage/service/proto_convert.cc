@@ -168,7 +168,8 @@ absl::StatusOr<absl::Duration> TimeoutFromProto(const v1::AcquireRequest& reques
 google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
   proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  proto.set_nanos(static_cast<int32_t>(absl::IDivDuration(duration, absl::Nanoseconds(1), &duration)));
+  proto.set_nanos(
+      static_cast<int32_t>(absl::IDivDuration(duration, absl::Nanoseconds(1), &duration)));
   return proto;
 }
 

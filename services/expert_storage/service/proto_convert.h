@@ -1,5 +1,5 @@
-// Between the contract's messages and the library's types, as the service needs them; the inverse is
-// clients/cpp/expert_storage_proto.h.
+// Between the contract's messages and the library's types, as the service needs them; the inverse
+// is clients/cpp/expert_storage_proto.h.
 #pragma once
 
 #include <vector>

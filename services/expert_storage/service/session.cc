@@ -152,7 +152,9 @@ absl::StatusOr<std::string> Session::OfferDescriptors() {
   DescriptorServer::Offer offer;
   offer.fds = {model_->store->arena().region().fd(), model_->store->table_region().fd(),
                client_->region->fd()};
-  offer.on_taken = [model = model_, client = client_] { return model->store->BeginMapping(client); };
+  offer.on_taken = [model = model_, client = client_] {
+    return model->store->BeginMapping(client);
+  };
   // Weak: a client that never unmaps must not keep a closed model's store.
   offer.on_released = [model = std::weak_ptr<HostedModel>(model_), client = client_] {
     if (const auto open = model.lock()) open->store->EndMapping(client);

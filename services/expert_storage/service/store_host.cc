@@ -63,7 +63,8 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
   model->budget = budget;
   {
     absl::MutexLock lock(&mutex_);
-    if (model_ != nullptr && model_->directory == model->directory && Same(model_->budget, budget)) {
+    if (model_ != nullptr && model_->directory == model->directory &&
+        Same(model_->budget, budget)) {
       return model_;
     }
     if (model_ != nullptr || opening_) {
@@ -95,7 +96,8 @@ absl::Status StoreHost::Serve(std::string name, std::unique_ptr<CachingExpertSto
   model->store = std::move(store);
   model->opened = absl::Now();
   absl::MutexLock lock(&mutex_);
-  if (model_ != nullptr || opening_) return absl::FailedPreconditionError("a model is open already");
+  if (model_ != nullptr || opening_)
+    return absl::FailedPreconditionError("a model is open already");
   model_ = std::move(model);
   return absl::OkStatus();
 }

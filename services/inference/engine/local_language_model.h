@@ -27,8 +27,8 @@ struct LocalModelOptions {
   // Memory all requests' KV caches may take together. 0: four full contexts, but at most a quarter
   // of the memory the process could still take.
   uint64_t kv_budget_bytes = 0;
-  // Told of what goes into each weight's products, by whoever has the turn; null: nobody is. The model
-  // then predicts nothing, as that multiplies too. Must outlive the model.
+  // Told of what goes into each weight's products, by whoever has the turn; null: nobody is. The
+  // model then predicts nothing, as that multiplies too. Must outlive the model.
   InputObserver* observer = nullptr;
 };
 

@@ -35,8 +35,8 @@ class Activations {
 };
 
 // Rounds each of `rows` rows of `columns` floats, one behind the other, to the 255 multiples of
-// max|x| / 127 that fit it, as BitNet's layers see their input (b1.58 2B4T report, section 2; Hugging
-// Face's ActQuant): x = round(x * s) / s, halves to even, with s = 127 / max(max|x|, 1e-5).
+// max|x| / 127 that fit it, as BitNet's layers see their input (b1.58 2B4T report, section 2;
+// Hugging Face's ActQuant): x = round(x * s) / s, halves to even, with s = 127 / max(max|x|, 1e-5).
 void RoundTo8Bits(int64_t rows, int64_t columns, float* data);
 
 }  // namespace odmoe

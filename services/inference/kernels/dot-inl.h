@@ -193,9 +193,9 @@ inline void DotQ8_0(const std::byte* row, int64_t columns, const std::byte* cons
   }
 }
 
-// Any block format that core/tensor decodes: a strip of weights is decoded to floats and multiplied as
-// those, strip after strip, so that the order of additions depends on the length alone. A strip is
-// whole blocks of every format.
+// Any block format that core/tensor decodes: a strip of weights is decoded to floats and multiplied
+// as those, strip after strip, so that the order of additions depends on the length alone. A strip
+// is whole blocks of every format.
 inline void DotDecoded(DType dtype, const std::byte* row, int64_t columns,
                        const std::byte* const* x, int64_t tokens, float* out, int64_t out_stride) {
   constexpr int64_t kStrip = kSuperBlock;

@@ -12,8 +12,8 @@
 
 namespace odmoe {
 
-// out[t * out_stride + r] = sum over c of weights[r, c] * x[t][c], for every row r and token t, times
-// weights.scale.
+// out[t * out_stride + r] = sum over c of weights[r, c] * x[t][c], for every row r and token t,
+// times weights.scale.
 // `x` has `tokens` rows of weights.columns activations in FormFor(weights.dtype).
 struct Product {
   WeightMatrix weights;

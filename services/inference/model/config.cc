@@ -154,7 +154,8 @@ absl::Status ReadGroupedAttention(const Keys& keys, ModelConfig& config) {
                      ", which does not divide ", config.heads, " heads"));
   }
   const uint32_t width = static_cast<uint32_t>(config.dim / config.heads);
-  ODMOE_ASSIGN_OR_RETURN(const int32_t key, keys.IntOr("attention.key_length", width, 2, kMaxWidth));
+  ODMOE_ASSIGN_OR_RETURN(const int32_t key,
+                         keys.IntOr("attention.key_length", width, 2, kMaxWidth));
   ODMOE_ASSIGN_OR_RETURN(config.value, keys.IntOr("attention.value_length", width, 1, kMaxWidth));
   if (int64_t{config.heads} * std::max(key, config.value) > kMaxAttentionWidth) {
     return absl::InvalidArgumentError(

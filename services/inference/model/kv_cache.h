@@ -12,8 +12,8 @@ namespace odmoe {
 
 // Per token and layer, one row of config.cache_width() floats: of latent attention the normalized
 // latent [kv_lora] and the rotated shared key [rope], of grouped heads the rotated keys
-// [kv_heads, key] and the values [kv_heads, value]. Memory is taken in blocks of kBlockTokens as the
-// sequence grows.
+// [kv_heads, key] and the values [kv_heads, value]. Memory is taken in blocks of kBlockTokens as
+// the sequence grows.
 // Not thread-safe; a step that reads it may do so from several threads.
 class KvCache {
  public:

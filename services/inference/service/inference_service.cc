@@ -62,7 +62,8 @@ class Service final : public InferenceService, public v1::InferenceService::Call
 
   grpc::Service* grpc_service() override { return this; }
 
-  absl::StatusOr<odmoe::ModelInfo> LoadModel(const std::string& path, int32_t context_length) override {
+  absl::StatusOr<odmoe::ModelInfo> LoadModel(const std::string& path,
+                                             int32_t context_length) override {
     ODMOE_RETURN_IF_ERROR(CheckAdmission());
     const absl::Time start = absl::Now();
     auto info = host_.Load(path, context_length);

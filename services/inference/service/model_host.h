@@ -29,7 +29,8 @@ class ModelHost {
   // Keeps the model from being unloaded. Movable; the host outlives it.
   class Use {
    public:
-    Use(ModelHost* host, std::shared_ptr<Loaded> loaded) : host_(host), loaded_(std::move(loaded)) {}
+    Use(ModelHost* host, std::shared_ptr<Loaded> loaded)
+        : host_(host), loaded_(std::move(loaded)) {}
     Use(Use&& other) = default;
     Use& operator=(Use&&) = delete;
     ~Use() {
@@ -47,8 +48,9 @@ class ModelHost {
       : open_model_(std::move(open_model)), roots_(std::move(roots)) {}
 
   // Loads, or finds loaded with the same context length. INVALID_ARGUMENT, PERMISSION_DENIED: the
-  // path, as PathRoots says. NOT_FOUND: nothing there. FAILED_PRECONDITION: another model is loaded,
-  // or this one otherwise. UNAVAILABLE: a load or unload is under way. Errors of the factory.
+  // path, as PathRoots says. NOT_FOUND: nothing there. FAILED_PRECONDITION: another model is
+  // loaded, or this one otherwise. UNAVAILABLE: a load or unload is under way. Errors of the
+  // factory.
   absl::StatusOr<ModelInfo> Load(const std::string& path, int32_t context_length);
 
   // Refuses new uses and waits until those under way have ended. An empty name is the loaded one.

@@ -1,6 +1,6 @@
 // Inference's messages to and from what services/core/generation/language_model.h calls them. What
-// comes in is checked here and nowhere else in the service: a value that a function of this file has
-// returned is within its bounds.
+// comes in is checked here and nowhere else in the service: a value that a function of this file
+// has returned is within its bounds.
 #pragma once
 
 #include <cstdint>

@@ -23,7 +23,8 @@ absl::StatusOr<CharacterMap> CharacterMap::Parse(absl::string_view bytes) {
   }
   const auto word = [&](size_t at) {
     uint32_t value = 0;
-    for (size_t i = sizeof value; i-- > 0;) value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
+    for (size_t i = sizeof value; i-- > 0;)
+      value = value << 8 | static_cast<uint8_t>(bytes[at + i]);
     return value;
   };
   const size_t array_bytes = word(0);

@@ -9,7 +9,8 @@ namespace odmoe {
 namespace {
 
 bool IsDigit(UChar32 character, DigitGroups groups) {
-  if (groups == DigitGroups::kDecimalsToTheEnd) return u_charType(character) == U_DECIMAL_DIGIT_NUMBER;
+  if (groups == DigitGroups::kDecimalsToTheEnd)
+    return u_charType(character) == U_DECIMAL_DIGIT_NUMBER;
   return (U_GET_GC_MASK(character) & U_GC_N_MASK) != 0;
 }
 

@@ -9,8 +9,8 @@
 
 namespace odmoe {
 
-// tokenizer.ggml.model "rwkv". A byte that no token begins with is the unknown token, where there is
-// one, else left out.
+// tokenizer.ggml.model "rwkv". A byte that no token begins with is the unknown token, where there
+// is one, else left out.
 std::unique_ptr<FragmentEncoder> MakeLongestMatch(const Vocabulary& vocabulary);
 
 }  // namespace odmoe

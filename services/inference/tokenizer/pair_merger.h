@@ -14,9 +14,9 @@
 
 namespace odmoe {
 
-// A piece begins as its bytes' tokens, or as its characters'. Of all neighbours that some merge joins, those of the lowest
-// rank, of these the leftmost, become one token, until none are left (Sennrich et al. 2016).
-// Immutable, thread-safe.
+// A piece begins as its bytes' tokens, or as its characters'. Of all neighbours that some merge
+// joins, those of the lowest rank, of these the leftmost, become one token, until none are left
+// (Sennrich et al. 2016). Immutable, thread-safe.
 class PairMerger {
  public:
   // What merging a piece of n bytes needs, at most 32 n bytes (40 while it grows); kept from piece

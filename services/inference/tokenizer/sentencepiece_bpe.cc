@@ -72,7 +72,8 @@ class SentencePieceBpe final : public FragmentEncoder {
     PieceCache cache;
     absl::string_view rest = text;
     while (!rest.empty()) {
-      const absl::string_view word = rest.substr(0, crosses_words_ ? rest.size() : WordLength(rest));
+      const absl::string_view word =
+          rest.substr(0, crosses_words_ ? rest.size() : WordLength(rest));
       rest.remove_prefix(word.size());
       cache.Append(word, tokens, [&](absl::string_view met, std::vector<TokenId>& appended) {
         Merge(met, symbols, heap);

@@ -11,8 +11,8 @@
 namespace odmoe {
 
 // tokenizer.ggml.model "llama". A fragment gets a space in front where add_space_prefix says so (it
-// does where the key is missing), spaces become U+2581, and of all neighbours whose joined text is a
-// token those of the highest score, of these the leftmost, become one, until none are left. A
+// does where the key is missing), spaces become U+2581, and of all neighbours whose joined text is
+// a token those of the highest score, of these the leftmost, become one, until none are left. A
 // character that no token writes is the tokens of its bytes, or the unknown token.
 // INVALID_ARGUMENT: keys of another type; neither byte tokens nor an unknown token.
 absl::StatusOr<std::unique_ptr<FragmentEncoder>> MakeSentencePieceBpe(const GgufMetadata& metadata,

@@ -26,10 +26,11 @@ absl::StatusOr<TokenizerParts> MakeBytePairs(const GgufMetadata& metadata) {
   ODMOE_ASSIGN_OR_RETURN(const PreTokenizer* pre, ReadPreTokenizer(metadata));
   ODMOE_ASSIGN_OR_RETURN(
       Vocabulary vocabulary,
-      Vocabulary::Create(metadata, {.spelling = pre->byte_characters ? TokenSpelling::kByteCharacters
-                                                : pre->mark_spaces   ? TokenSpelling::kSpaceMarks
-                                                                     : TokenSpelling::kPlain,
-                                    .roles = {.add_bos = pre->add_bos}}));
+      Vocabulary::Create(metadata,
+                         {.spelling = pre->byte_characters ? TokenSpelling::kByteCharacters
+                                      : pre->mark_spaces   ? TokenSpelling::kSpaceMarks
+                                                           : TokenSpelling::kPlain,
+                          .roles = {.add_bos = pre->add_bos}}));
   auto encoder = MakeBytePairEncoder(metadata, *pre, vocabulary);
   return Make(std::move(vocabulary), std::move(encoder));
 }

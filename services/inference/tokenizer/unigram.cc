@@ -141,7 +141,8 @@ absl::StatusOr<std::string> ReadBytes(const GgufMetadata& metadata, absl::string
   bytes.reserve(numbers.size());
   for (int64_t number : numbers) {
     if (number < -128 || number > 255) {
-      return absl::InvalidArgumentError(absl::StrFormat("%s holds %d, expected bytes", key, number));
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s holds %d, expected bytes", key, number));
     }
     bytes += static_cast<char>(number);
   }

@@ -63,7 +63,8 @@ class WordPiece final : public FragmentEncoder {
         flush();
         continue;
       }
-      if (IsDropped(c) || (decompose_ != nullptr && (U_GET_GC_MASK(c) & U_GC_M_MASK) != 0)) continue;
+      if (IsDropped(c) || (decompose_ != nullptr && (U_GET_GC_MASK(c) & U_GC_M_MASK) != 0))
+        continue;
       const bool alone = IsPunctuation(c) || IsIdeograph(c);
       if (alone) flush();
       icu::UnicodeString(lowercase_ ? u_tolower(c) : c).toUTF8String(word);

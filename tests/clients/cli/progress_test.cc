@@ -70,7 +70,8 @@ TEST(RenderProgressTest, StaysWithinTheBarWhenMoreIsDoneThanExpected) {
 class ProgressDisplayTest : public ::testing::Test {
  protected:
   Console MakeConsole(bool terminal) {
-    return Console({.out = &out_, .err = &err_, .err_is_terminal = terminal, .columns = [] { return 100; }});
+    return Console(
+        {.out = &out_, .err = &err_, .err_is_terminal = terminal, .columns = [] { return 100; }});
   }
   ProgressDisplay::Clock Clock() {
     return [this] { return now_; };

@@ -72,7 +72,8 @@ class JobMigrationTest : public ::testing::Test {
 };
 
 TEST_F(JobMigrationTest, JobsKeepWhatIsKnownOfThem) {
-  Add("done", 2, ", started_us, finished_us, step, step_number, step_count, done_bytes, total_bytes",
+  Add("done", 2,
+      ", started_us, finished_us, step, step_number, step_count, done_bytes, total_bytes",
       ", 1700000001000000, 1700000002000000, 'split', 2, 2, 10, 10");
   Add("failed", 3, ", finished_us, error, error_code", ", 1700000002000000, 'broken', 15");
   Add("cancelled", 4, ", finished_us", ", 1700000002000000");
@@ -98,8 +99,9 @@ TEST_F(JobMigrationTest, JobsKeepWhatIsKnownOfThem) {
   EXPECT_EQ(queue->Get("cancelled")->steps[0].state, StepState::kSkipped);
   EXPECT_EQ(queue->Get("queued")->state, JobState::kQueued);
   // A new job may not take what an old one still has to write.
-  EXPECT_EQ(queue->Submit(OneStep(folder_ / "a.model", folder_ / "queued.gguf"), "").status().code(),
-            absl::StatusCode::kAborted);
+  EXPECT_EQ(
+      queue->Submit(OneStep(folder_ / "a.model", folder_ / "queued.gguf"), "").status().code(),
+      absl::StatusCode::kAborted);
   // A request id of before is still known.
   EXPECT_EQ(queue->Submit(OneStep(folder_ / "a.model", folder_ / "x.gguf"), "request-done")
                 .status()

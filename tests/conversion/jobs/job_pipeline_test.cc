@@ -66,7 +66,8 @@ TEST_F(JobPipelineTest, StepsRunInOrderAndReadWhatCameBefore) {
   const Job ended = WaitForEnd(job->id);
   EXPECT_EQ(ended.state, JobState::kSucceeded) << ended.error;
   EXPECT_THAT(States(ended), ElementsAre(StepState::kDone, StepState::kDone, StepState::kDone));
-  for (const char* name : {"one", "two", "three"}) EXPECT_EQ(ReadFileOrDie(folder_ / name), "MODEL a");
+  for (const char* name : {"one", "two", "three"})
+    EXPECT_EQ(ReadFileOrDie(folder_ / name), "MODEL a");
   for (const JobStep& step : ended.steps) {
     EXPECT_EQ(step.result.bytes, 7u);
     EXPECT_GE(step.finished, step.started);
@@ -105,8 +106,8 @@ TEST_F(JobPipelineTest, ARetryRunsNoStepThatIsDone) {
   EXPECT_EQ(conversion_.runs(), 2);  // each step once
 }
 
-// What another conversion left goes; what this one left stays, or a job would begin anew each time its
-// process dies.
+// What another conversion left goes; what this one left stays, or a job would begin anew each time
+// its process dies.
 TEST_F(JobPipelineTest, AStepMayReplaceAnotherConversionsWork) {
   ConversionFunctions functions = conversion_.functions();
   absl::Mutex mutex;
@@ -127,7 +128,8 @@ TEST_F(JobPipelineTest, AStepMayReplaceAnotherConversionsWork) {
   queue_ = *OpenLocalJobQueue(options, functions);
   ConvertSpec convert = Step("a.model", "one");
   convert.restart = true;
-  const auto job = Submit({convert, MergeSpec{folder_ / "one", folder_ / "two.gguf", true, 0, true}});
+  const auto job =
+      Submit({convert, MergeSpec{folder_ / "one", folder_ / "two.gguf", true, 0, true}});
   ASSERT_TRUE(job.ok()) << job.status();
   const Job ended = WaitForEnd(job->id);
   EXPECT_EQ(ended.state, JobState::kSucceeded) << ended.error;
@@ -146,14 +148,16 @@ TEST_F(JobPipelineTest, HigherPrioritiesStartFirst) {
   conversion_.Release();
   const Job jobs[] = {WaitForEnd(first->id), WaitForEnd(high->id), WaitForEnd(ordinary->id),
                       WaitForEnd(ordinary_too->id), WaitForEnd(low->id)};
-  for (size_t i = 1; i < std::size(jobs); ++i) EXPECT_GE(jobs[i].started, jobs[i - 1].finished) << i;
+  for (size_t i = 1; i < std::size(jobs); ++i)
+    EXPECT_GE(jobs[i].started, jobs[i - 1].finished) << i;
 }
 
 TEST_F(JobPipelineTest, OneWriterAPath) {
   conversion_.Hold();
   ASSERT_TRUE(Submit({Step("a.model", "one"), Step("one", "two/deep")}).ok());
   for (const char* taken : {"one", "one/x", "two/deep", "two/deep/x", "two", "a.model"}) {
-    EXPECT_EQ(Submit({Step("b.model", taken)}).status().code(), absl::StatusCode::kAborted) << taken;
+    EXPECT_EQ(Submit({Step("b.model", taken)}).status().code(), absl::StatusCode::kAborted)
+        << taken;
   }
   // A later step's target counts as well.
   EXPECT_EQ(Submit({Step("b.model", "free"), Step("free", "two/deep")}).status().code(),

@@ -226,7 +226,8 @@ TEST_F(LocalJobQueueTest, WatchResumesAfterAVersion) {
   const Job ended = WaitForEnd(*queue_, SubmitOrDie("a.model", "a.gguf").id);
   int calls = 0;
   const auto count = [&](const Job&) { return ++calls, true; };
-  EXPECT_EQ(queue_->Watch(ended.id, {.after_version = ended.version}, count)->version, ended.version);
+  EXPECT_EQ(queue_->Watch(ended.id, {.after_version = ended.version}, count)->version,
+            ended.version);
   EXPECT_EQ(calls, 0);
   EXPECT_TRUE(queue_->Watch(ended.id, {.after_version = ended.version - 1}, count).ok());
   EXPECT_EQ(calls, 1);

@@ -89,8 +89,8 @@ TEST_F(RootedFileSystemTest, IsNotLedOut) {
   EXPECT_THAT(*PosixFileSystem().ListDirectory(elsewhere_.path()), ElementsAre("file"));
 }
 
-// Someone swaps a folder for a link and back, all the while: what is read is never from outside, and
-// nothing is written there.
+// Someone swaps a folder for a link and back, all the while: what is read is never from outside,
+// and nothing is written there.
 TEST_F(RootedFileSystemTest, ALinkPutThereBetweenTheCheckAndTheUseLeadsNowhere) {
   fs::create_directory_symlink(elsewhere_.path(), root_ / "aside");
   std::atomic<bool> stop = false;

@@ -157,10 +157,11 @@ TEST_F(SpoolTest, HoldsNoMoreThanItsQuota) {
 
 TEST_F(SpoolTest, ExpiresWhatNobodyUses) {
   bool in_use = true;
-  Open({.keep = absl::Hours(1), .in_use = [&](const std::string& directory) -> absl::StatusOr<bool> {
-          EXPECT_EQ(fs::path(directory).filename(), kFolder);
-          return in_use;
-        }});
+  Open(
+      {.keep = absl::Hours(1), .in_use = [&](const std::string& directory) -> absl::StatusOr<bool> {
+         EXPECT_EQ(fs::path(directory).filename(), kFolder);
+         return in_use;
+       }});
   ASSERT_TRUE(Send("a", "a").ok());
   EXPECT_GT(spool_->Get(kFolder)->expires, absl::Now());
   EXPECT_TRUE(spool_->Expire(absl::Now()).ok());

@@ -191,7 +191,8 @@ TEST_F(CompareTensorsTest, NamesATensorWithAWeightThatIsNoNumber) {
   WriteFileOrDie(folder_ / "broken.gguf", bytes);
   const absl::Status status = Compare("broken.gguf", "base.gguf").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("blk.1.ffn_up_exps.weight: weight 5 is nan"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("blk.1.ffn_up_exps.weight: weight 5 is nan"));
 }
 
 }  // namespace

@@ -103,7 +103,8 @@ GgufHeader ManyExperts() {
   header.metadata.Set("deepseek2.expert_count", GgufValue::U32(kExperts));
   header.metadata.Set("deepseek2.leading_dense_block_count", GgufValue::U32(1));
   // Large ones too: a tensor must not be in memory as a whole.
-  header.tensors.push_back({.name = "token_embd.weight", .dtype = DType::kF32, .ne = {7168, 16384}});
+  header.tensors.push_back(
+      {.name = "token_embd.weight", .dtype = DType::kF32, .ne = {7168, 16384}});
   header.tensors.push_back({.name = "blk.0.attn_norm.weight", .dtype = DType::kF32, .ne = {64}});
   for (int layer = 1; layer < kLayers; ++layer) {
     const std::string prefix = absl::StrCat("blk.", layer, ".ffn_");
@@ -135,14 +136,16 @@ TEST(SplitMemoryTest, StaysBelow512MiBWithAsManyExpertsAsKimi) {
   EXPECT_LT(PeakRssBytes(), 512 * kMiB);
 }
 
-// Kimi-K2's weights by name and shape, in one sparse file on the disk: 70,000 of them, 2 TB, all zeros.
+// Kimi-K2's weights by name and shape, in one sparse file on the disk: 70,000 of them, 2 TB, all
+// zeros.
 class SparseCheckpoint {
  public:
   SparseCheckpoint() {
     Add("model.embed_tokens.weight", {163840, kDim});
     Add("model.norm.weight", {kDim});
     Add("lm_head.weight", {163840, kDim});
-    for (int layer = 0; layer < kLayers; ++layer) AddLayer(absl::StrCat("model.layers.", layer, "."));
+    for (int layer = 0; layer < kLayers; ++layer)
+      AddLayer(absl::StrCat("model.layers.", layer, "."));
     header_ += "}";
     header_.resize(RoundUp(header_.size(), 8), ' ');
     std::string file(8, '\0');

@@ -23,8 +23,8 @@ constexpr uint64_t kExpertBytes = 300;
 constexpr int kWrittenExperts = 12;
 constexpr char kRegistry[] = "out/experts/registry.json";
 
-// A small model directory: a base file of made items with gaps between, experts copied from a source
-// in two parts each, and two texts with the hashes in them.
+// A small model directory: a base file of made items with gaps between, experts copied from a
+// source in two parts each, and two texts with the hashes in them.
 class Example {
  public:
   explicit Example(SimulatedDisk& disk, std::string options = "") : disk_(disk) {
@@ -244,8 +244,8 @@ TEST(WriteOutputTest, AFailureAtAnyCallIsToldAndGoneOnFrom) {
   }
 }
 
-// Interrupted again and again, it still comes to its end: a run has to get past the check of what the
-// one before wrote and did not sync.
+// Interrupted again and again, it still comes to its end: a run has to get past the check of what
+// the one before wrote and did not sync.
 TEST(WriteOutputTest, ComesToItsEndThroughManyInterruptions) {
   const Files expected = Expected();
   SimulatedDisk disk;

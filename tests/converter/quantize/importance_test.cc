@@ -58,7 +58,8 @@ std::string GgufBytes(const GgufCase& c) {
   for (const auto* values : {&c.sums, &c.counts}) {
     const auto bytes = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values->data()),
                                            values->size() * sizeof(float));
-    EXPECT_TRUE((*writer)->Append(bytes.first((*writer)->tensors()[values == &c.counts].bytes)).ok());
+    EXPECT_TRUE(
+        (*writer)->Append(bytes.first((*writer)->tensors()[values == &c.counts].bytes)).ok());
   }
   EXPECT_TRUE((*writer)->Finish().ok() && file->Close().ok());
   return ReadFileOrDie(folder / "matrix");

@@ -70,7 +70,9 @@ TEST(Utf8Test, FirstInvalidIsFoundAtEveryOffset) {
 }
 
 TEST(Utf8Test, InvalidBytesAreReplacedAndTheRestIsKept) {
-  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF" "é\xE6\x97z\xED\xA0\x80"), "a\uFFFDé\uFFFDz\uFFFD\uFFFD\uFFFD");
+  EXPECT_EQ(ReplaceInvalidUtf8("a\xFF"
+                               "é\xE6\x97z\xED\xA0\x80"),
+            "a\uFFFDé\uFFFDz\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(ReplaceInvalidUtf8("日本\xE6"), "日本\uFFFD");
   EXPECT_EQ(ReplaceInvalidUtf8(""), "");
 }

@@ -41,8 +41,8 @@ JobSpec SomeSpec() {
   quantize.base_model = "/models/b";
   JobSpec spec;
   spec.steps = {convert, EvaluateSpec{"/models/b", "/texts/c", "/models/d", 256, 60},
-                MergeSpec{"/models/b", "/models/c.gguf", false, 2, true}, VerifySpec{"/models/b", 3},
-                quantize};
+                MergeSpec{"/models/b", "/models/c.gguf", false, 2, true},
+                VerifySpec{"/models/b", 3}, quantize};
   spec.priority = -7;
   return spec;
 }

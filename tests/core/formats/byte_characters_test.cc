@@ -31,7 +31,8 @@ TEST(ByteCharactersTest, KnownCharacters) {
 TEST(ByteCharactersTest, OtherCharactersWriteNoBytes) {
   EXPECT_EQ(BytesOfCharacters("Ġthe"), " the");
   EXPECT_EQ(BytesOfCharacters(""), "");
-  for (const char* other : {" ", "a b", "\n", "\u0144", "\u00ad", "日", "🦙", "\xC4", "\xC4z", "\xA1"}) {
+  for (const char* other :
+       {" ", "a b", "\n", "\u0144", "\u00ad", "日", "🦙", "\xC4", "\xC4z", "\xA1"}) {
     EXPECT_EQ(BytesOfCharacters(other), std::nullopt) << other;
   }
 }

@@ -82,7 +82,8 @@ TEST(GgufJsonTest, BringsBackIntegersAtTheirEnds) {
 TEST(GgufJsonTest, KeepsOrderAndStringsThatAreNotText) {
   GgufMetadata metadata;
   metadata.Set("z", GgufValue::String("last letter first"));
-  metadata.Set("a", GgufValue::Strings({"\xc4\xa0the", "\xff\xfe", std::string("\0x", 2), "\"\\\n"}));
+  metadata.Set("a",
+               GgufValue::Strings({"\xc4\xa0the", "\xff\xfe", std::string("\0x", 2), "\"\\\n"}));
   metadata.Set(std::string("\xff key", 5), GgufValue::Bool(false));
   metadata.Set("empty", GgufValue::Strings({}));
   EXPECT_EQ(ThroughJson(metadata).entries(), metadata.entries());
@@ -97,18 +98,27 @@ TEST(GgufJsonTest, HoldsAVocabularyOfRealSize) {
 }
 
 TEST(GgufJsonTest, RefusesWhatTheEncoderNeverWrites) {
-  for (const char* text : {
-           R"({})", R"([1])", R"([{}])", R"([{"key":"k"}])", R"([{"key":"","type":"u8","value":1}])",
-           R"([{"key":"k","type":"u9","value":1}])", R"([{"key":"k","type":"array","values":[]}])",
-           R"([{"key":"k","type":"u8","value":256}])", R"([{"key":"k","type":"u8","value":-1}])",
-           R"([{"key":"k","type":"i8","value":128}])", R"([{"key":"k","type":"i8","value":-129}])",
-           R"([{"key":"k","type":"u8","value":1.5}])", R"([{"key":"k","type":"bool","value":1}])",
-           R"([{"key":"k","type":"string","value":1}])",
-           R"([{"key":"k","type":"string","value":{"base64":"?"}}])",
-           R"([{"key":"k","type":"f32","value":{"bits":"7fc0"}}])",
-           R"([{"key":"k","type":"f32","value":"1"}])", R"([{"key":"k","type":"u8","values":1}])",
-           R"([{"key":"k","type":"u8","values":["1"]}])",
-           R"([{"key":"k","type":"u8","value":1},{"key":"k","type":"u8","value":1}])"}) {
+  for (const char* text :
+       {R"({})",
+        R"([1])",
+        R"([{}])",
+        R"([{"key":"k"}])",
+        R"([{"key":"","type":"u8","value":1}])",
+        R"([{"key":"k","type":"u9","value":1}])",
+        R"([{"key":"k","type":"array","values":[]}])",
+        R"([{"key":"k","type":"u8","value":256}])",
+        R"([{"key":"k","type":"u8","value":-1}])",
+        R"([{"key":"k","type":"i8","value":128}])",
+        R"([{"key":"k","type":"i8","value":-129}])",
+        R"([{"key":"k","type":"u8","value":1.5}])",
+        R"([{"key":"k","type":"bool","value":1}])",
+        R"([{"key":"k","type":"string","value":1}])",
+        R"([{"key":"k","type":"string","value":{"base64":"?"}}])",
+        R"([{"key":"k","type":"f32","value":{"bits":"7fc0"}}])",
+        R"([{"key":"k","type":"f32","value":"1"}])",
+        R"([{"key":"k","type":"u8","values":1}])",
+        R"([{"key":"k","type":"u8","values":["1"]}])",
+        R"([{"key":"k","type":"u8","value":1},{"key":"k","type":"u8","value":1}])"}) {
     const auto json = ParseJson(text, "test");
     ASSERT_TRUE(json.ok()) << text;
     EXPECT_EQ(DecodeGgufMetadata(*json, "test").status().code(), absl::StatusCode::kDataLoss)

@@ -3,7 +3,8 @@
 namespace odmoe {
 
 ExpertCatalog SmallCatalog() {
-  const ExpertLayout layout = MakeExpertLayout(DType::kBF16, DType::kQ8_0, DType::kF16, 64, 32).value();
+  const ExpertLayout layout =
+      MakeExpertLayout(DType::kBF16, DType::kQ8_0, DType::kF16, 64, 32).value();
   std::vector<LayerExperts> layers = {
       {.layer = 1, .expert_count = 2, .layout = layout, .xxh3 = {1, 0xfedcba9876543210}},
       {.layer = 7, .expert_count = 1, .layout = layout, .xxh3 = {3}}};
@@ -18,7 +19,9 @@ std::vector<ExpertFile> SmallFiles(const ExpertCatalog& catalog) {
   return files;
 }
 
-std::string SmallRegistry() { return EncodeExpertRegistry(SmallCatalog(), SmallFiles(SmallCatalog())); }
+std::string SmallRegistry() {
+  return EncodeExpertRegistry(SmallCatalog(), SmallFiles(SmallCatalog()));
+}
 
 ModelIndex SmallIndex() {
   ModelIndex index;

@@ -53,8 +53,8 @@ class ScriptedService final : public v1::ConversionService::CallbackService {
     return ServeStream<v1::WatchJobResponse>(
         context, executor_, [this, request](StreamWriter<v1::WatchJobResponse>& out) {
           v1::WatchJobResponse response;
-          for (int64_t version = 1; request->after_version() == 0 || version <= request->after_version();
-               ++version) {
+          for (int64_t version = 1;
+               request->after_version() == 0 || version <= request->after_version(); ++version) {
             response.mutable_job()->set_version(version);
             if (!out.Write(response)) {
               cancelled.Notify();

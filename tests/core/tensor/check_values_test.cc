@@ -9,7 +9,8 @@
 namespace odmoe {
 namespace {
 
-// Where each format has its scales, by its block's layout; the bits make a NaN or an infinity of it.
+// Where each format has its scales, by its block's layout; the bits make a NaN or an infinity of
+// it.
 struct Scale {
   DType dtype;
   size_t at;

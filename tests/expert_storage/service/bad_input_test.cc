@@ -239,9 +239,10 @@ TEST_F(BadInputTest, ReadExpertStartsAnywhere) {
 TEST_F(BadInputTest, ReadExpertOfACorruptExpertIsDataLoss) {
   CorruptExpert(directory_ / "root/model", {0, 1});
   OpenTheModel();
-  ExpectEach({{"corrupt",
-               [](Stub& s) { return ReadExpert(s, [](auto& r) { r.mutable_expert()->set_expert(1); }); },
-               StatusCode::DATA_LOSS}});
+  ExpectEach(
+      {{"corrupt",
+        [](Stub& s) { return ReadExpert(s, [](auto& r) { r.mutable_expert()->set_expert(1); }); },
+        StatusCode::DATA_LOSS}});
   EXPECT_TRUE(ReadExpert(*stub_, [](auto& r) { r.mutable_expert()->set_expert(2); }).ok());
 }
 

@@ -30,10 +30,11 @@ class SessionTest : public ::testing::Test {
     CachingExpertStore::Options options;
     options.budget_bytes = 8 * SlotBytes(source->catalog().max_expert_bytes());
     options.shareable = true;
-    EXPECT_TRUE(server_.models
-                    .Serve("model",
-                           CachingExpertStore::Create(std::move(source), std::move(options)).value())
-                    .ok());
+    EXPECT_TRUE(
+        server_.models
+            .Serve("model",
+                   CachingExpertStore::Create(std::move(source), std::move(options)).value())
+            .ok());
     stub_ = v1::ExpertStorageService::NewStub(MakeChannel(server_.endpoint).value());
     SetDeadline(context_, absl::Now() + absl::Minutes(1));
     stream_ = stub_->Session(&context_);
@@ -154,9 +155,10 @@ std::vector<BadMessage> BadMessages() {
   bad.push_back({"NoSuchModel", false,
                  with(attach, [](auto& r) { r.mutable_attach()->set_model("other"); }),
                  grpc::StatusCode::NOT_FOUND});
-  bad.push_back({"LongModelName", false,
-                 with(attach, [](auto& r) { r.mutable_attach()->set_model(std::string(200, 'x')); }),
-                 grpc::StatusCode::INVALID_ARGUMENT});
+  bad.push_back(
+      {"LongModelName", false,
+       with(attach, [](auto& r) { r.mutable_attach()->set_model(std::string(200, 'x')); }),
+       grpc::StatusCode::INVALID_ARGUMENT});
   bad.push_back({"LongClientName", false, with(attach, [](auto& r) {
                    r.mutable_attach()->set_client_name(std::string(200, 'x'));
                  }),

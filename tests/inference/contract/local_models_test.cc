@@ -1,4 +1,5 @@
-// The contract over models in this process: the fake that other tests stand on, and the real engine.
+// The contract over models in this process: the fake that other tests stand on, and the real
+// engine.
 #include "services/inference/engine/local_language_model.h"
 #include "tests/inference/contract/language_model_contract.h"
 #include "tests/inference/fake/alphabet_model.h"

@@ -106,7 +106,8 @@ absl::StatusOr<GenerateSummary> AlphabetModel::Generate(const GenerateRequest& r
   TextStream stream(request.stop);
   GenerateSummary summary;
   summary.prompt_tokens = static_cast<int32_t>(prompt.size());
-  summary.timings = {.queue_ms = 1.5, .prefill_ms = 2.5, .decode_ms = 3.5, .tokens_per_second = 4.5};
+  summary.timings = {
+      .queue_ms = 1.5, .prefill_ms = 2.5, .decode_ms = 3.5, .tokens_per_second = 4.5};
   TokenId last = prompt.back();
   while (summary.completion_tokens < std::min(request.max_tokens, room)) {
     ODMOE_RETURN_IF_ERROR(CheckCall(call));

@@ -14,8 +14,9 @@ namespace odmoe {
 
 // Token b is byte b, token 256 ends the text. The logit of a token falls with its distance from the
 // byte after the last one; after 'z' the end is the most likely. Everything else is the real thing:
-// bounds, sampling, stop strings, cancellation and deadlines. Two layers, of which the second chooses
-// among four experts. Set the knobs before sharing it between threads; the rest is thread-safe.
+// bounds, sampling, stop strings, cancellation and deadlines. Two layers, of which the second
+// chooses among four experts. Set the knobs before sharing it between threads; the rest is
+// thread-safe.
 class AlphabetModel final : public LanguageModel {
  public:
   static constexpr TokenId kEnd = 256;
@@ -24,8 +25,8 @@ class AlphabetModel final : public LanguageModel {
 
   // Called before a request starts; an error refuses it, as a full queue would.
   std::function<absl::Status()> on_queue;
-  // Called before each token is drawn, with the number drawn so far and the call it is for; an error
-  // ends the generation.
+  // Called before each token is drawn, with the number drawn so far and the call it is for; an
+  // error ends the generation.
   std::function<absl::Status(int32_t drawn, const CallOptions& call)> before_token;
 
   // Tokens drawn in all generations.

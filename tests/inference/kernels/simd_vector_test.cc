@@ -82,7 +82,8 @@ TEST(SimdVectorTest, SigmoidAgreesWithDoubleAndSaturates) {
     simd.sigmoid(x.data(), static_cast<int64_t>(x.size()));
     for (size_t i = 0; i < x.size(); ++i) {
       const double expected = 1.0 / (1.0 + std::exp(-static_cast<double>(original[i])));
-      EXPECT_NEAR(x[i], expected, (ExpTolerance(original[i]) + 2 * kFloatEpsilon) * expected + 1e-37)
+      EXPECT_NEAR(x[i], expected,
+                  (ExpTolerance(original[i]) + 2 * kFloatEpsilon) * expected + 1e-37)
           << original[i];
     }
   });

@@ -47,7 +47,8 @@ void ExpectFrequencies(const std::vector<int>& counts, const std::vector<double>
   const int draws = std::accumulate(counts.begin(), counts.end(), 0);
   for (size_t i = 0; i < counts.size(); ++i) {
     const double p = probabilities[i];
-    EXPECT_NEAR(counts[i], draws * p, 4.0 * std::sqrt(draws * p * (1.0 - p)) + 0.5) << "token " << i;
+    EXPECT_NEAR(counts[i], draws * p, 4.0 * std::sqrt(draws * p * (1.0 - p)) + 0.5)
+        << "token " << i;
   }
 }
 
@@ -81,7 +82,8 @@ TEST(SamplerTest, TinyTemperatureIsGreedy) {
 }
 
 TEST(SamplerTest, TopKKeepsTheMostLikely) {
-  EXPECT_THAT(TokensDrawn({.top_k = 2, .seed = 6}, Logits({0.1, 0.4, 0.2, 0.3})), ElementsAre(1, 3));
+  EXPECT_THAT(TokensDrawn({.top_k = 2, .seed = 6}, Logits({0.1, 0.4, 0.2, 0.3})),
+              ElementsAre(1, 3));
   EXPECT_THAT(TokensDrawn({.top_k = 99, .seed = 6}, Logits({0.1, 0.4, 0.2, 0.3})),
               ElementsAre(0, 1, 2, 3));
 }
@@ -141,7 +143,8 @@ TEST(SamplerTest, DrawsAreTheDocumentedGeneratorsOnEveryPlatform) {
 
 TEST(SamplerTest, LogprobsAreNaturalAndBeforeTemperature) {
   Sampler sampler({.temperature = 0.0f});
-  const auto draw = sampler.Next(Logits({0.125, 0.5, 0.125, 0.25}), {.logprob = true, .top_logprobs = 3});
+  const auto draw =
+      sampler.Next(Logits({0.125, 0.5, 0.125, 0.25}), {.logprob = true, .top_logprobs = 3});
   ASSERT_TRUE(draw.ok());
   EXPECT_NEAR(draw->logprob, std::log(0.5), 1e-6);
   ASSERT_EQ(draw->top_logprobs.size(), 3u);
@@ -153,7 +156,8 @@ TEST(SamplerTest, LogprobsAreNaturalAndBeforeTemperature) {
 
 TEST(SamplerTest, TopLogprobsAreNoMoreThanTheVocabulary) {
   Sampler sampler({.temperature = 0.0f});
-  EXPECT_EQ(sampler.Next({1.0f, 2.0f}, {.logprob = true, .top_logprobs = 20})->top_logprobs.size(), 2u);
+  EXPECT_EQ(sampler.Next({1.0f, 2.0f}, {.logprob = true, .top_logprobs = 20})->top_logprobs.size(),
+            2u);
 }
 
 TEST(SamplerTest, LogitsThatAreNotFiniteAreAnInternalError) {

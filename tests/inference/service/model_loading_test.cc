@@ -91,8 +91,9 @@ TEST_F(ModelLoadingTest, WithoutAModelCallsSayNoneIsLoaded) {
   EXPECT_EQ((*model)->Info().status().code(), none);
   EXPECT_EQ((*model)->Tokenize("x", {}).status().code(), none);
   EXPECT_EQ((*model)->Detokenize({1}).status().code(), none);
-  EXPECT_EQ((*model)->Generate(generate, {}, [](const TokenEvent&) { return true; }).status().code(),
-            none);
+  EXPECT_EQ(
+      (*model)->Generate(generate, {}, [](const TokenEvent&) { return true; }).status().code(),
+      none);
   EXPECT_EQ((*model)->Score(score, {}).status().code(), none);
   EXPECT_EQ(UnloadModel(server_.endpoint(), "").code(), none);
   EXPECT_TRUE(GetInferenceStats(server_.endpoint()).ok());

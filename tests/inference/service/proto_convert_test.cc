@@ -109,8 +109,8 @@ TEST(ProtoConvertTest, AbsentSamplingIsTheDefault) {
 }
 
 TEST(ProtoConvertTest, TokenAndSummaryCross) {
-  const TokenEvent event = client::FromProto(ToProto(
-      TokenEvent{.token = 5, .text = "é", .logprob = -1.5f, .top_logprobs = {{5, -1.5f}, {6, -2.f}}}));
+  const TokenEvent event = client::FromProto(ToProto(TokenEvent{
+      .token = 5, .text = "é", .logprob = -1.5f, .top_logprobs = {{5, -1.5f}, {6, -2.f}}}));
   EXPECT_EQ(event.token, 5);
   EXPECT_EQ(event.text, "é");
   EXPECT_EQ(event.logprob, -1.5f);

@@ -129,8 +129,8 @@ TEST(UnigramTest, SpacesArePrefixedAndMergedAsTheFileSays) {
   EXPECT_THAT(*Make(metadata)->Encode("a", {}), ElementsAre(3, 4, 1)) << "EOS comes after a text";
 }
 
-// A double array of one entry, "b" to "a": the root's children are at unit 256, 'b' at 256 ^ 98, and
-// its value at that place ^ 0.
+// A double array of one entry, "b" to "a": the root's children are at unit 256, 'b' at 256 ^ 98,
+// and its value at that place ^ 0.
 std::vector<int64_t> MapOfBToA() {
   std::vector<uint32_t> units(1024, 0);
   units[0] = 256 << 10;

@@ -69,8 +69,11 @@ TEST_P(VocabularyFileTest, EveryTextGivesTheExpectedTokensAndComesBack) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Vocabularies, VocabularyFileTest, testing::Values("gpt-2", "deepseek-llm", "llama-spm"),
-                         [](const auto& info) { return absl::StrReplaceAll(info.param, {{"-", "_"}}); });
+INSTANTIATE_TEST_SUITE_P(Vocabularies, VocabularyFileTest,
+                         testing::Values("gpt-2", "deepseek-llm", "llama-spm"),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(info.param, {{"-", "_"}});
+                         });
 
 // The keys that converting tests/data/tiny-kimi/tokenizer.json gives.
 GgufMetadata TinyKimiMetadata() {

@@ -49,7 +49,9 @@ TEST_F(SpecialTokensTest, WithoutControlOnlyUserDefinedTokensAreFound) {
   ExpectMatch("<|im|><unk>", 0, false, 11, 0, -1);
 }
 
-TEST_F(SpecialTokensTest, UnusedAndNormalTokensAreNever) { ExpectMatch("a<hole>", 0, true, 7, 0, -1); }
+TEST_F(SpecialTokensTest, UnusedAndNormalTokensAreNever) {
+  ExpectMatch("a<hole>", 0, true, 7, 0, -1);
+}
 
 TEST_F(SpecialTokensTest, EmptyTextHasNone) { ExpectMatch("", 0, true, 0, 0, -1); }
 

@@ -99,8 +99,9 @@ TEST(TokenizerTest, TextIsNormalizedWhereThePreTokenizerSaysSo) {
 TEST(TokenizerTest, WholePieceIsOneTokenWhereMergesAreIgnored) {
   // "abc" cannot be reached: "b c" goes first, and nothing joins "a" to "bc".
   const std::vector<std::string> merges = {"b c", "a b", "ab c"};
-  EXPECT_THAT(*MakeTokenizer(MakeMetadata({.pre = "llama-bpe", .merges = merges}))->Encode("abc", {}),
-              ElementsAre(258));
+  EXPECT_THAT(
+      *MakeTokenizer(MakeMetadata({.pre = "llama-bpe", .merges = merges}))->Encode("abc", {}),
+      ElementsAre(258));
   EXPECT_THAT(*MakeTokenizer(MakeMetadata({.pre = "gpt-2", .merges = merges}))->Encode("abc", {}),
               ElementsAre('a', 256));
 }
