@@ -4,12 +4,7 @@
 #include <cstring>
 #include <vector>
 
-// The targets of services/inference/kernels: Highway's choice among them is an inline function of
-// the targets a file is compiled for, of which a program has one copy. Arrays of vectors do not
-// exist for vectors without a size.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
+#include "services/core/base/highway_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "converter/quantize/lane_encoders.cc"

@@ -2,14 +2,8 @@
 
 #include <cstring>
 
+#include "services/core/base/highway_targets.h"
 #include "services/core/tensor/convert.h"
-
-// The targets of services/inference/kernels: Highway's choice among them is an inline function of
-// the targets a file is compiled for, of which a program has one copy. Arrays of vectors do not
-// exist for vectors without a size.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/core/tensor/half_rows.cc"

@@ -1,9 +1,6 @@
 #include "services/inference/kernels/simd.h"
 
-// Arrays of vectors, which the dot products rest on, do not exist for vectors without a size.
-#ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
-#endif
+#include "services/core/base/highway_targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "services/inference/kernels/simd.cc"
