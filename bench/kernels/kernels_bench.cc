@@ -14,10 +14,10 @@
 #include "benchmark/benchmark.h"
 #include "services/core/tensor/convert.h"
 #include "services/core/tensor/dtype.h"
-#include "services/inference/kernels/activations.h"
-#include "services/inference/kernels/compute_pool.h"
-#include "services/inference/kernels/mat_mul.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/activations.h"
+#include "services/core/kernels/compute_pool.h"
+#include "services/core/kernels/mat_mul.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 namespace {

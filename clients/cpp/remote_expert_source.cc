@@ -58,7 +58,9 @@ class RemoteExpertSource final : public ExpertSource {
 
   const ExpertCatalog& catalog() const override { return catalog_; }
 
-  void Read(ExpertId id, absl::Span<std::byte> destination, Done done) override {
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination, std::shared_ptr<const ReadControl>,
+            Done done) override {
     const LayerExperts* layer = catalog_.FindLayer(id.layer);
     if (catalog_.IndexOf(id) < 0) {
       done(absl::NotFoundError(absl::StrCat("no expert ", ExpertName(id), " in this model")));

@@ -79,14 +79,16 @@ bool ReadFaults::Corrupted(ExpertId id) const {
   return corrupted_.contains(id);
 }
 
-void FaultyExpertSource::Read(ExpertId id, absl::Span<std::byte> destination, Done done) {
-  faults_->Begin(id, [this, id, destination, done = std::move(done)] {
+void FaultyExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
+                              std::shared_ptr<const ReadControl> control, Done done) {
+  faults_->Begin(id, [this, id, destination, control = std::move(control),
+                      done = std::move(done)] {
     const absl::Status failure = faults_->Failure(id);
     if (!failure.ok()) {
       done(failure);
       return;
     }
-    real_->Read(id, destination, [this, id, destination, done](absl::Status status) {
+    real_->Read(id, destination, control, [this, id, destination, done](absl::Status status) {
       if (status.ok() && faults_->Corrupted(id)) destination[0] ^= std::byte{1};
       done(std::move(status));
     });

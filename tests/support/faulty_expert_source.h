@@ -55,7 +55,9 @@ class FaultyExpertSource final : public ExpertSource {
   ~FaultyExpertSource() override { faults_->Release(); }
 
   const ExpertCatalog& catalog() const override { return real_->catalog(); }
-  void Read(ExpertId id, absl::Span<std::byte> destination, Done done) override;
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override;
 
  private:
   const std::shared_ptr<ReadFaults> faults_;

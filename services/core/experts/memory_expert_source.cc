@@ -66,7 +66,8 @@ absl::StatusOr<std::unique_ptr<MemoryExpertSource>> MemoryExpertSource::Random(
   return Create(std::move(catalog), std::move(experts));
 }
 
-void MemoryExpertSource::Read(ExpertId id, absl::Span<std::byte> destination, Done done) {
+void MemoryExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
+                              std::shared_ptr<const ReadControl>, Done done) {
   const int64_t index = catalog_.IndexOf(id);
   if (index < 0) {
     done(absl::NotFoundError(absl::StrCat("no expert ", ExpertName(id), " in this model")));

@@ -34,7 +34,9 @@ class MemoryExpertSource final : public ExpertSource {
   static absl::StatusOr<std::unique_ptr<MemoryExpertSource>> Random(const RandomOptions& options);
 
   const ExpertCatalog& catalog() const override { return catalog_; }
-  void Read(ExpertId id, absl::Span<std::byte> destination, Done done) override;
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override;
 
   // The true bytes, for comparing. Requires an id of the catalog.
   absl::Span<const std::byte> Bytes(ExpertId id) const;

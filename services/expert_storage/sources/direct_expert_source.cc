@@ -62,7 +62,8 @@ DirectExpertSource::DirectExpertSource(ExpertRegistry registry, int open_flags, 
       io_uring_(io_uring),
       reader_(std::move(reader)) {}
 
-void DirectExpertSource::Read(ExpertId id, absl::Span<std::byte> destination, Done done) {
+void DirectExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
+                              std::shared_ptr<const ReadControl>, Done done) {
   absl::StatusOr<ExpertExtent> extent = OpenExpert(registry_, id, open_flags_);
   if (!extent.ok()) {
     done(extent.status());

@@ -28,7 +28,9 @@ class DirectExpertSource final : public ExpertSource {
                                                                     const Options& options);
 
   const ExpertCatalog& catalog() const override { return registry_.catalog; }
-  void Read(ExpertId id, absl::Span<std::byte> destination, Done done) override;
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override;
 
   // What was to be had.
   bool past_page_cache() const { return open_flags_ != 0; }

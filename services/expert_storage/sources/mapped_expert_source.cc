@@ -20,7 +20,8 @@ namespace odmoe {
 MappedExpertSource::MappedExpertSource(ExpertRegistry registry, size_t threads)
     : registry_(std::move(registry)), pool_(threads) {}
 
-void MappedExpertSource::Read(ExpertId id, absl::Span<std::byte> destination, Done done) {
+void MappedExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
+                              std::shared_ptr<const ReadControl>, Done done) {
   pool_.Schedule([this, id, destination, done = std::move(done)] { done(Copy(id, destination)); });
 }
 

@@ -22,7 +22,9 @@ class MappedExpertSource final : public ExpertSource {
   explicit MappedExpertSource(ExpertRegistry registry, size_t threads = 4);
 
   const ExpertCatalog& catalog() const override { return registry_.catalog; }
-  void Read(ExpertId id, absl::Span<std::byte> destination, Done done) override;
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override;
 
  private:
   absl::Status Copy(ExpertId id, absl::Span<std::byte> destination) const;

@@ -12,7 +12,7 @@
 #include "services/inference/engine/admission.h"
 #include "services/inference/engine/local_language_model.h"
 #include "services/inference/engine/turns.h"
-#include "services/inference/kernels/compute_pool.h"
+#include "services/core/kernels/compute_pool.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/expert_predictor.h"
 #include "services/inference/model/transformer.h"

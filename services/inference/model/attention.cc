@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 #include "services/inference/model/grouped_attention.h"
 #include "services/inference/model/latent_attention.h"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "services/inference/kernels/compute_pool.h"
+#include "services/core/kernels/compute_pool.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/kv_cache.h"
 #include "services/inference/model/weights.h"

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 namespace {

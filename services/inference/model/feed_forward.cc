@@ -1,7 +1,7 @@
 #include "services/inference/model/feed_forward.h"
 
-#include "services/inference/kernels/mat_mul.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/mat_mul.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

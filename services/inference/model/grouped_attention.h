@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "services/inference/kernels/activations.h"
-#include "services/inference/kernels/compute_pool.h"
-#include "services/inference/kernels/mat_mul.h"
+#include "services/core/kernels/activations.h"
+#include "services/core/kernels/compute_pool.h"
+#include "services/core/kernels/mat_mul.h"
 #include "services/inference/model/attention.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/kv_cache.h"

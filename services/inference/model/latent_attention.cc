@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 namespace {

@@ -3,8 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
-#include "services/inference/kernels/mat_mul.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/mat_mul.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

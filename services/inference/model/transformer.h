@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "services/core/experts/expert_store.h"
-#include "services/inference/kernels/activations.h"
-#include "services/inference/kernels/compute_pool.h"
+#include "services/core/kernels/activations.h"
+#include "services/core/kernels/compute_pool.h"
 #include "services/inference/model/attention.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/expert_stage.h"

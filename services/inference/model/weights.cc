@@ -8,7 +8,7 @@
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
 #include "services/core/tensor/i2_s.h"
-#include "services/inference/kernels/mat_mul.h"
+#include "services/core/kernels/mat_mul.h"
 
 namespace odmoe {
 namespace {

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "services/core/experts/expert_catalog.h"
 #include "services/core/formats/model_directory.h"
-#include "services/inference/kernels/weight_matrix.h"
+#include "services/core/kernels/weight_matrix.h"
 #include "services/inference/model/config.h"
 
 namespace odmoe {

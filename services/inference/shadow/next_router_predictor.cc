@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "services/inference/kernels/mat_mul.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/mat_mul.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

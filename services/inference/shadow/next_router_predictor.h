@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "services/inference/kernels/activations.h"
-#include "services/inference/kernels/compute_pool.h"
+#include "services/core/kernels/activations.h"
+#include "services/core/kernels/compute_pool.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/expert_predictor.h"
 #include "services/inference/model/router.h"

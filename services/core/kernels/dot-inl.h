@@ -13,7 +13,7 @@
 #include "hwy/highway.h"
 #include "services/core/tensor/block_formats.h"
 #include "services/core/tensor/convert.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {

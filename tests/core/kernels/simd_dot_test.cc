@@ -8,8 +8,8 @@
 #include "gtest/gtest.h"
 #include "services/core/tensor/convert.h"
 #include "services/core/tensor/dtype.h"
-#include "services/inference/kernels/simd.h"
-#include "tests/inference/kernels/each_target.h"
+#include "services/core/kernels/simd.h"
+#include "tests/core/kernels/each_target.h"
 
 namespace odmoe {
 namespace {

@@ -1,4 +1,4 @@
-#include "services/inference/kernels/mat_mul.h"
+#include "services/core/kernels/mat_mul.h"
 
 #include <cmath>
 #include <random>

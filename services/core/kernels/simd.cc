@@ -1,13 +1,13 @@
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 #include "services/core/base/highway_targets.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "services/inference/kernels/simd.cc"
+#define HWY_TARGET_INCLUDE "services/core/kernels/simd.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "services/inference/kernels/dot-inl.h"
-#include "services/inference/kernels/vector-inl.h"
+#include "services/core/kernels/dot-inl.h"
+#include "services/core/kernels/vector-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {

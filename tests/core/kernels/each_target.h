@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

@@ -1,4 +1,4 @@
-#include "services/inference/kernels/activations.h"
+#include "services/core/kernels/activations.h"
 
 #include <cassert>
 

@@ -6,9 +6,9 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "services/inference/kernels/activations.h"
-#include "services/inference/kernels/compute_pool.h"
-#include "services/inference/kernels/weight_matrix.h"
+#include "services/core/kernels/activations.h"
+#include "services/core/kernels/compute_pool.h"
+#include "services/core/kernels/weight_matrix.h"
 
 namespace odmoe {
 

@@ -1,4 +1,4 @@
-#include "services/inference/kernels/compute_pool.h"
+#include "services/core/kernels/compute_pool.h"
 
 #include <sched.h>
 

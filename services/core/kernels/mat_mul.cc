@@ -1,4 +1,4 @@
-#include "services/inference/kernels/mat_mul.h"
+#include "services/core/kernels/mat_mul.h"
 
 #include <algorithm>
 #include <vector>
@@ -6,7 +6,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "services/core/generation/input_observer.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 namespace {

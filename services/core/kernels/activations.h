@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/simd.h"
 
 namespace odmoe {
 

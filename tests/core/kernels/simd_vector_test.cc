@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "services/inference/kernels/simd.h"
-#include "tests/inference/kernels/each_target.h"
+#include "services/core/kernels/simd.h"
+#include "tests/core/kernels/each_target.h"
 
 namespace odmoe {
 namespace {

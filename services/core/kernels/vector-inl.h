@@ -13,8 +13,8 @@
 
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
-#include "services/inference/kernels/dot-inl.h"
-#include "services/inference/kernels/simd.h"
+#include "services/core/kernels/dot-inl.h"
+#include "services/core/kernels/simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace odmoe {
