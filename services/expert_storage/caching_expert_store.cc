@@ -244,6 +244,7 @@ void CachingExpertStore::RetireIfGone(const StoreClient& client) {
   for (size_t i = 0; i < clients_.size(); ++i) {
     if (clients_[i].get() != &client) continue;
     TakeAccesses(*clients_[i]);
+    working_set_.ClientGone(client.id);
     counters_.hits += client.page.hits();
     counters_.stall_ns += client.page.stall_ns();
     slot_may_be_free_ = true;
@@ -255,7 +256,7 @@ void CachingExpertStore::RetireIfGone(const StoreClient& client) {
 
 void CachingExpertStore::NoteDemand(StoreClient& client, int64_t expert) {
   client.layer_clocks[layer_of_[expert]] = ++demand_clock_;
-  working_set_.Touch(expert);
+  working_set_.Demanded(client.id, kDefaultTenant, expert);
 }
 
 void CachingExpertStore::TakeAccesses(StoreClient& client) {

@@ -24,6 +24,8 @@ void CachingExpertStore::Serve(Demand demand) {
     absl::MutexLock lock(&mutex_);
     if (!shared->client->open) return;
     TakeAllAccesses();
+    // Before any slot is taken, so that the policy knows all that the layer demands.
+    for (int64_t expert : shared->experts) NoteDemand(*shared->client, expert);
     for (size_t i = 0; i < shared->experts.size(); ++i) ServeOne({i, shared}, actions);
     anyone_starved_.store(!starved_.empty(), std::memory_order_relaxed);
   }
@@ -33,7 +35,6 @@ void CachingExpertStore::Serve(Demand demand) {
 
 void CachingExpertStore::ServeOne(Waiter waiter, Actions& actions) {
   const int64_t expert = waiter.demand->experts[waiter.position];
-  NoteDemand(*waiter.demand->client, expert);
   if (const auto slot = working_set_.Find(expert)) {
     // It came between the client's look and now.
     ++counters_.hits;
@@ -52,7 +53,9 @@ void CachingExpertStore::ServeOne(Waiter waiter, Actions& actions) {
   load.waiters.push_back(std::move(waiter));
   std::optional<uint32_t> slot;
   // Whoever waits for a slot already goes first.
-  if (starved_.empty()) slot = working_set_.TakeSlot(WorkingSet::Purpose::kDemand, pages_);
+  if (starved_.empty()) {
+    slot = working_set_.TakeSlot(WorkingSet::Purpose::kDemand, kDefaultTenant, pages_);
+  }
   if (slot) {
     StartRead(load, *slot, actions);
   } else {
@@ -144,7 +147,7 @@ void CachingExpertStore::Settle(Load& load, const absl::Status& status, Actions&
   --(load.prefetch ? prefetch_reads_ : demand_reads_);
   if (!status.ok()) {
     ++counters_.read_failures;
-    working_set_.ReturnSlot(load.slot);
+    working_set_.ReturnSlot(load.slot, kDefaultTenant);
     if (load.wished) ++counters_.prefetch_dropped;
     for (Waiter& waiter : load.waiters) Answer(std::move(waiter), status, actions);
     return;
@@ -155,7 +158,7 @@ void CachingExpertStore::Settle(Load& load, const absl::Status& status, Actions&
     ++counters_.prefetch_reads;
     if (!load.prefetch) ++counters_.prefetch_useful;
   }
-  working_set_.Publish(load.expert, load.slot, load.prefetch);
+  working_set_.Publish(load.expert, load.slot, kDefaultTenant, load.prefetch);
   const absl::Time now = absl::Now();
   for (Waiter& waiter : load.waiters) {
     if (waiter.demand->deadline < now) {
@@ -175,7 +178,8 @@ void CachingExpertStore::AssignSlots(Actions& actions) {
     if (load->waiters.empty()) {
       loads_.erase(load->expert);
     } else {
-      const auto slot = working_set_.TakeSlot(WorkingSet::Purpose::kDemand, pages_);
+      const auto slot =
+          working_set_.TakeSlot(WorkingSet::Purpose::kDemand, kDefaultTenant, pages_);
       if (!slot) break;
       StartRead(*load, *slot, actions);
     }
@@ -211,7 +215,8 @@ void CachingExpertStore::StartPrefetch(Actions& actions) {
   if (stopping_ || demand_reads_ > 0 || prefetch_reads_ > 0 || !starved_.empty()) return;
   while (const auto wish = prefetches_.Pop()) {
     if (!working_set_.Find(wish->expert) && !loads_.contains(wish->expert) && !Late(*wish)) {
-      if (const auto slot = working_set_.TakeSlot(WorkingSet::Purpose::kPrefetch, pages_)) {
+      if (const auto slot = working_set_.TakeSlot(WorkingSet::Purpose::kPrefetch, kDefaultTenant,
+                                                  pages_)) {
         auto& load = loads_[wish->expert] = std::make_unique<Load>();
         load->expert = wish->expert;
         load->wished = load->prefetch = true;

@@ -22,22 +22,56 @@ std::optional<uint32_t> WorkingSet::Find(int64_t expert) const {
   return static_cast<uint32_t>(slot);
 }
 
-std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, absl::Span<const PinPage> pages) {
-  if (!free_slots_.empty()) {
-    const uint32_t slot = free_slots_.back();
-    free_slots_.pop_back();
-    return slot;
-  }
+WorkingSet::Charge& WorkingSet::ChargeOf(int32_t tenant) {
+  if (charges_.size() <= static_cast<size_t>(tenant)) charges_.resize(tenant + 1);
+  return charges_[tenant];
+}
+
+void WorkingSet::SetQuota(int32_t tenant, uint64_t slots) { ChargeOf(tenant).quota = slots; }
+
+uint64_t WorkingSet::charged(int32_t tenant) const {
+  return static_cast<size_t>(tenant) < charges_.size() ? charges_[tenant].slots : 0;
+}
+
+std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
+                                             absl::Span<const PinPage> pages) {
   const bool prefetch = purpose == Purpose::kPrefetch;
   uint64_t candidates = prefetch ? std::min(resident_, kPrefetchVictims) : resident_;
-  for (; candidates > 0; --candidates) {
-    const int64_t victim = policy_->Victim();
-    if (victim < 0) break;
-    if (prefetch && JustDemanded(experts_[victim])) break;
-    if (auto slot = Evict(victim, pages)) return slot;
-    policy_->Skipped(victim);
+  for (;; --candidates) {
+    // Looked at anew each time: a victim handed over makes room under the quota.
+    const bool own = ChargeOf(tenant).full();
+    if (!own && !free_slots_.empty()) {
+      const uint32_t slot = free_slots_.back();
+      free_slots_.pop_back();
+      ++ChargeOf(tenant).slots;
+      return slot;
+    }
+    if (candidates == 0) return std::nullopt;
+    const int64_t victim = policy_->Victim(own ? tenant : kAnyTenant);
+    if (victim < 0 || (prefetch && JustDemanded(experts_[victim]))) return std::nullopt;
+    if (own && HandOver(victim)) continue;
+    const auto slot = Evict(victim, pages);
+    if (!slot) {
+      policy_->Skipped(victim);
+    } else if (own && ChargeOf(tenant).full()) {
+      free_slots_.push_back(*slot);  // the quota was lowered
+    } else {
+      ++ChargeOf(tenant).slots;
+      return slot;
+    }
   }
-  return std::nullopt;
+}
+
+bool WorkingSet::HandOver(int64_t expert) {
+  ExpertState& state = experts_[expert];
+  if (state.sharer == kNobody || ChargeOf(state.sharer).full()) return false;
+  --charges_[state.tenant].slots;
+  ++charges_[state.sharer].slots;
+  state.tenant = static_cast<uint16_t>(state.sharer);
+  state.sharer = kNobody;
+  policy_->HandedOver(expert, state.tenant);
+  ++counters_.handed_over;
+  return true;
 }
 
 std::optional<uint32_t> WorkingSet::Evict(int64_t expert, absl::Span<const PinPage> pages) {
@@ -49,6 +83,7 @@ std::optional<uint32_t> WorkingSet::Evict(int64_t expert, absl::Span<const PinPa
   state.prefetched = false;
   slots_[*slot].expert = kNoExpert;
   policy_->Removed(expert);
+  --charges_[state.tenant].slots;
   --resident_;
   ++counters_.evictions;
   return slot;
@@ -58,26 +93,32 @@ bool WorkingSet::JustDemanded(const ExpertState& state) const {
   return state.last_demand > 0 && demands_ - state.last_demand < (slots_.size() + 3) / 4;
 }
 
-void WorkingSet::ReturnSlot(uint32_t slot) { free_slots_.push_back(slot); }
+void WorkingSet::ReturnSlot(uint32_t slot, int32_t tenant) {
+  --ChargeOf(tenant).slots;
+  free_slots_.push_back(slot);
+}
 
-void WorkingSet::Publish(int64_t expert, uint32_t slot, bool prefetched) {
+void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched) {
   ExpertState& state = experts_[expert];
   state.slot = static_cast<int32_t>(slot);
+  state.tenant = static_cast<uint16_t>(tenant);
+  state.sharer = kNobody;
   state.prefetched = prefetched;
   if (!prefetched) state.last_demand = ++demands_;
   slots_[slot].expert = expert;
-  policy_->Inserted(expert);
+  policy_->Inserted(expert, tenant);
   ++resident_;
   table_.Publish(expert, {slot, ++slots_[slot].generation});
 }
 
-void WorkingSet::Touch(int64_t expert) {
+void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
+  policy_->Demanded(client, expert);
   ExpertState& state = experts_[expert];
   if (state.slot < 0) return;
   state.last_demand = ++demands_;
+  if (state.tenant != tenant) state.sharer = static_cast<int16_t>(tenant);
   if (state.prefetched) ++counters_.prefetch_useful;
   state.prefetched = false;
-  policy_->Touched(expert);
 }
 
 uint64_t WorkingSet::CountPinned(absl::Span<const PinPage> pages) const {

@@ -13,17 +13,24 @@
 
 namespace odmoe {
 
-// Bookkeeping of the arena's slots: 16 bytes an expert and 16 a slot, beside the policy's and the
+// Bookkeeping of the arena's slots: 24 bytes an expert and 16 a slot, beside the policy's and the
 // residency table's. Not thread-safe: the store calls it under its lock.
+//
+// An expert is at the charge of the tenant that brought it, from TakeSlot until it is evicted. A
+// tenant at its quota evicts what is at its charge, even while other slots are free; without quotas
+// one global order holds. An expert that a tenant at its quota gives up, but that another tenant
+// demanded meanwhile, is not lost: it goes over to the other's charge, where its quota has room.
 class WorkingSet {
  public:
   // What a slot is wanted for. A prefetch takes no slot whose expert was demanded recently: among
   // the last slot_count / 4 demands, rounded up.
   enum class Purpose { kDemand, kPrefetch };
+  static constexpr uint64_t kNoQuota = ~uint64_t{0};
 
   // How prefetches of experts and evictions went.
   struct Counters {
     uint64_t evictions = 0;
+    uint64_t handed_over = 0;  // to another tenant's charge instead
     uint64_t prefetch_useful = 0;
     uint64_t prefetch_wasted = 0;
   };
@@ -32,15 +39,26 @@ class WorkingSet {
 
   // The slot of a resident expert.
   std::optional<uint32_t> Find(int64_t expert) const;
-  // A slot to read an expert into: a free one, else an evicted expert's. Nothing: all slots are
-  // pinned, being filled, or for a prefetch too good to lose. `pages`: all clients'.
-  std::optional<uint32_t> TakeSlot(Purpose purpose, absl::Span<const PinPage> pages);
+  // A slot to read an expert into, at the tenant's charge: a free one, else an evicted expert's.
+  // Nothing: all slots, or all that the tenant's quota allows it, are pinned, being filled, or for
+  // a prefetch too good to lose. `pages`: all clients'.
+  std::optional<uint32_t> TakeSlot(Purpose purpose, int32_t tenant,
+                                   absl::Span<const PinPage> pages);
   // Gives back a slot whose read failed.
-  void ReturnSlot(uint32_t slot);
-  // The slot holds the expert now, and clients may find it.
-  void Publish(int64_t expert, uint32_t slot, bool prefetched);
-  // Expert was demanded. Not resident: nothing happens.
-  void Touch(int64_t expert);
+  void ReturnSlot(uint32_t slot, int32_t tenant);
+  // The slot, taken for the tenant, holds the expert now, and clients may find it.
+  void Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched);
+  // A client of a tenant demanded an expert, resident or not: all experts of a layer that are
+  // demanded together before a slot is taken for any of them.
+  void Demanded(uint64_t client, int32_t tenant, int64_t expert);
+  // The client will demand nothing more.
+  void ClientGone(uint64_t client) { policy_->ClientGone(client); }
+
+  // Most slots at a tenant's charge; kNoQuota: no bound. Below what it has: it evicts its own as it
+  // goes on.
+  void SetQuota(int32_t tenant, uint64_t slots);
+  // Slots at a tenant's charge: filled and being filled.
+  uint64_t charged(int32_t tenant) const;
 
   uint64_t resident() const { return resident_; }
   // Slots that some page pins.
@@ -50,9 +68,18 @@ class WorkingSet {
  private:
   struct ExpertState {
     int32_t slot = -1;
+    uint16_t tenant = 0;       // at whose charge, while resident
+    int16_t sharer = kNobody;  // another tenant that demanded it since; the last one
     bool prefetched = false;   // and not demanded since
     uint64_t last_demand = 0;  // demand number; 0: never
   };
+  struct Charge {
+    uint64_t slots = 0;
+    uint64_t quota = kNoQuota;
+
+    bool full() const { return slots >= quota; }
+  };
+  static constexpr int16_t kNobody = -1;
   static constexpr int64_t kNoExpert = -1;
   struct SlotState {
     int64_t expert = kNoExpert;
@@ -62,6 +89,9 @@ class WorkingSet {
   // Prefetches look at no more victims than this, so that they hold the lock but briefly.
   static constexpr uint64_t kPrefetchVictims = 8;
 
+  Charge& ChargeOf(int32_t tenant);
+  // True: the expert is at a sharer's charge now.
+  bool HandOver(int64_t expert);
   std::optional<uint32_t> Evict(int64_t expert, absl::Span<const PinPage> pages);
   bool JustDemanded(const ExpertState& state) const;
 
@@ -70,6 +100,7 @@ class WorkingSet {
   std::vector<ExpertState> experts_;
   std::vector<SlotState> slots_;
   std::vector<uint32_t> free_slots_;
+  std::vector<Charge> charges_;  // by tenant
   uint64_t resident_ = 0;
   uint64_t demands_ = 0;
   Counters counters_;

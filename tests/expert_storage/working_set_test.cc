@@ -17,11 +17,13 @@ class WorkingSetTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kSlots = 8;
 
-  uint32_t Load(int64_t expert, bool prefetched = false) {
-    const auto slot =
-        set_.TakeSlot(prefetched ? Purpose::kPrefetch : Purpose::kDemand, pages_);
+  std::optional<uint32_t> Take(Purpose purpose, int32_t tenant = kDefaultTenant) {
+    return set_.TakeSlot(purpose, tenant, pages_);
+  }
+  uint32_t Load(int64_t expert, bool prefetched = false, int32_t tenant = kDefaultTenant) {
+    const auto slot = Take(prefetched ? Purpose::kPrefetch : Purpose::kDemand, tenant);
     EXPECT_TRUE(slot.has_value());
-    set_.Publish(expert, *slot, prefetched);
+    set_.Publish(expert, *slot, tenant, prefetched);
     return *slot;
   }
 
@@ -57,12 +59,12 @@ TEST_F(WorkingSetTest, AFilledSlotHasANewGeneration) {
 
 TEST_F(WorkingSetTest, WithEverySlotPinnedThereIsNone) {
   for (int64_t e = 0; e < 8; ++e) pages_[0].Pin(Load(e));
-  EXPECT_FALSE(set_.TakeSlot(Purpose::kDemand, pages_).has_value());
-  EXPECT_FALSE(set_.TakeSlot(Purpose::kPrefetch, pages_).has_value());
+  EXPECT_FALSE(Take(Purpose::kDemand).has_value());
+  EXPECT_FALSE(Take(Purpose::kPrefetch).has_value());
   EXPECT_EQ(set_.CountPinned(pages_), 8u);
   for (int64_t e = 0; e < 8; ++e) EXPECT_TRUE(table_.Find(e).has_value());
   pages_[0].Unpin(*set_.Find(5));
-  EXPECT_EQ(set_.TakeSlot(Purpose::kDemand, pages_), 5u);
+  EXPECT_EQ(Take(Purpose::kDemand), 5u);
 }
 
 TEST_F(WorkingSetTest, APinInAnyPageKeepsTheSlot) {
@@ -78,21 +80,21 @@ TEST_F(WorkingSetTest, APrefetchTakesNoSlotThatWasJustDemanded) {
   for (int64_t e = 0; e < 8; ++e) Load(e, /*prefetched=*/e < 2);
   // Two unused prefetches may go, then what was demanded longest ago, but not the last quarter.
   for (int64_t e = 8; e < 14; ++e) {
-    if (set_.TakeSlot(Purpose::kPrefetch, pages_).has_value()) continue;
+    if (Take(Purpose::kPrefetch).has_value()) continue;
     break;
   }
   EXPECT_FALSE(set_.Find(5).has_value());
   EXPECT_TRUE(set_.Find(6).has_value());
   EXPECT_TRUE(set_.Find(7).has_value());
-  EXPECT_FALSE(set_.TakeSlot(Purpose::kPrefetch, pages_).has_value());
-  EXPECT_TRUE(set_.TakeSlot(Purpose::kDemand, pages_).has_value());
+  EXPECT_FALSE(Take(Purpose::kPrefetch).has_value());
+  EXPECT_TRUE(Take(Purpose::kDemand).has_value());
 }
 
 TEST_F(WorkingSetTest, PrefetchesAreCountedByTheirFate) {
   Load(0, /*prefetched=*/true);
   Load(1, /*prefetched=*/true);
-  set_.Touch(0);
-  set_.Touch(0);
+  set_.Demanded(1, kDefaultTenant, 0);
+  set_.Demanded(1, kDefaultTenant, 0);
   EXPECT_EQ(set_.counters().prefetch_useful, 1u);
   for (int64_t e = 2; e < 20; ++e) Load(e);
   EXPECT_EQ(set_.counters().prefetch_useful, 1u);
@@ -101,10 +103,72 @@ TEST_F(WorkingSetTest, PrefetchesAreCountedByTheirFate) {
 
 TEST_F(WorkingSetTest, AReturnedSlotIsFreeAgain) {
   std::vector<uint32_t> taken;
-  for (int i = 0; i < 8; ++i) taken.push_back(*set_.TakeSlot(Purpose::kDemand, pages_));
-  EXPECT_FALSE(set_.TakeSlot(Purpose::kDemand, pages_).has_value());
-  set_.ReturnSlot(taken[3]);
-  EXPECT_EQ(set_.TakeSlot(Purpose::kDemand, pages_), taken[3]);
+  for (int i = 0; i < 8; ++i) taken.push_back(*Take(Purpose::kDemand));
+  EXPECT_FALSE(Take(Purpose::kDemand).has_value());
+  set_.ReturnSlot(taken[3], kDefaultTenant);
+  EXPECT_EQ(Take(Purpose::kDemand), taken[3]);
+}
+
+TEST_F(WorkingSetTest, ATenantAtItsQuotaEvictsItsOwn) {
+  set_.SetQuota(1, 3);
+  for (int64_t e = 0; e < 3; ++e) Load(e, false, 1);
+  for (int64_t e = 10; e < 13; ++e) Load(e, false, 2);
+  // Two slots are free, yet not for tenant 1.
+  for (int64_t e = 3; e < 9; ++e) Load(e, false, 1);
+  EXPECT_EQ(set_.charged(1), 3u);
+  EXPECT_EQ(set_.charged(2), 3u);
+  EXPECT_EQ(set_.resident(), 6u);
+  for (int64_t e = 10; e < 13; ++e) EXPECT_TRUE(set_.Find(e).has_value());
+  // Tenant 2 has none, takes the free ones and then the oldest of all.
+  for (int64_t e = 13; e < 16; ++e) Load(e, false, 2);
+  EXPECT_FALSE(set_.Find(10).has_value());
+  EXPECT_EQ(set_.charged(1), 3u);
+  EXPECT_EQ(set_.charged(2), 5u);
+}
+
+TEST_F(WorkingSetTest, ATenantWhoseOwnArePinnedGetsNoOthers) {
+  set_.SetQuota(1, 2);
+  for (int64_t e = 0; e < 2; ++e) pages_[0].Pin(Load(e, false, 1));
+  Load(10, false, 2);
+  EXPECT_FALSE(Take(Purpose::kDemand, 1).has_value());
+  EXPECT_TRUE(set_.Find(10).has_value());
+  // A slot that is being filled is at its charge already.
+  pages_[0].Unpin(*set_.Find(0));
+  const auto slot = Take(Purpose::kDemand, 1);
+  ASSERT_TRUE(slot.has_value());
+  EXPECT_EQ(set_.charged(1), 2u);
+  set_.ReturnSlot(*slot, 1);
+  EXPECT_EQ(set_.charged(1), 1u);
+}
+
+TEST_F(WorkingSetTest, WhatAnotherTenantUsesIsHandedOverToIt) {
+  set_.SetQuota(1, 2);
+  set_.SetQuota(2, 1);
+  Load(0, false, 1);
+  Load(1, false, 1);
+  set_.Demanded(7, 2, 0);
+  set_.Demanded(7, 2, 1);
+  Load(2, false, 1);
+  EXPECT_TRUE(set_.Find(0).has_value());
+  EXPECT_EQ(set_.charged(1), 2u);
+  EXPECT_EQ(set_.charged(2), 1u);
+  EXPECT_EQ(set_.counters().handed_over, 1u);
+  // Tenant 2 is at its quota now, so that the next one is lost.
+  Load(3, false, 1);
+  EXPECT_FALSE(set_.Find(1).has_value());
+  EXPECT_EQ(set_.charged(2), 1u);
+  EXPECT_EQ(set_.counters().evictions, 1u);
+}
+
+TEST_F(WorkingSetTest, ALoweredQuotaIsReachedByEvicting) {
+  for (int64_t e = 0; e < 6; ++e) Load(e, false, 1);
+  set_.SetQuota(1, 2);
+  Load(6, false, 1);
+  EXPECT_EQ(set_.charged(1), 2u);
+  EXPECT_EQ(set_.resident(), 2u);
+  set_.SetQuota(1, WorkingSet::kNoQuota);
+  for (int64_t e = 10; e < 16; ++e) Load(e, false, 1);
+  EXPECT_EQ(set_.charged(1), 8u);
 }
 
 }  // namespace

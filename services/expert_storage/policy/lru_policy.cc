@@ -3,32 +3,62 @@
 namespace odmoe {
 
 LruPolicy::LruPolicy(int64_t expert_count)
-    : sentinel_(static_cast<int32_t>(expert_count)), links_(expert_count + 1) {
-  links_[sentinel_] = {sentinel_, sentinel_};
-}
+    : expert_count_(static_cast<int32_t>(expert_count)), nodes_(expert_count) {}
 
-void LruPolicy::Touched(int64_t expert) {
+void LruPolicy::Demanded(uint64_t, int64_t expert) {
+  if (!resident(expert)) return;
   Unlink(expert);
-  LinkFirst(expert);
+  LinkNewest(expert);
 }
 
-int64_t LruPolicy::Victim() const {
-  const int32_t oldest = links_[sentinel_].newer;
-  return oldest == sentinel_ ? -1 : oldest;
+void LruPolicy::Inserted(int64_t expert, int32_t tenant) {
+  while (nodes_.size() <= static_cast<size_t>(expert_count_ + tenant)) {
+    const int32_t sentinel = static_cast<int32_t>(nodes_.size());
+    nodes_.push_back({sentinel, sentinel});
+  }
+  nodes_[expert].tenant = static_cast<uint16_t>(tenant);
+  LinkNewest(expert);
 }
 
-void LruPolicy::LinkFirst(int64_t expert) {
+void LruPolicy::HandedOver(int64_t expert, int32_t tenant) {
+  Unlink(expert);
+  Inserted(expert, tenant);
+}
+
+void LruPolicy::Removed(int64_t expert) {
+  Unlink(expert);
+  nodes_[expert].newer = nodes_[expert].older = kAbsent;
+}
+
+int64_t LruPolicy::Victim(int32_t tenant) {
+  int64_t victim = -1;
+  const int64_t first = expert_count_ + (tenant == kAnyTenant ? 0 : tenant);
+  const int64_t end = tenant == kAnyTenant ? static_cast<int64_t>(nodes_.size()) : first + 1;
+  for (int64_t sentinel = first; sentinel < end; ++sentinel) {
+    if (sentinel >= static_cast<int64_t>(nodes_.size())) break;
+    const int32_t oldest = nodes_[sentinel].newer;
+    if (oldest == sentinel) continue;
+    if (victim < 0 || nodes_[oldest].time < nodes_[victim].time) victim = oldest;
+  }
+  return victim;
+}
+
+void LruPolicy::LinkNewest(int64_t expert) {
+  Node& node = nodes_[expert];
   const int32_t self = static_cast<int32_t>(expert);
-  const int32_t newest = links_[sentinel_].older;
-  links_[self] = {sentinel_, newest};
-  links_[newest].newer = self;
-  links_[sentinel_].older = self;
+  const int32_t sentinel = expert_count_ + static_cast<int32_t>(node.tenant);
+  const int32_t newest = nodes_[sentinel].older;
+  node.newer = sentinel;
+  node.older = newest;
+  node.time = ++clock_;
+  nodes_[newest].newer = self;
+  nodes_[sentinel].older = self;
 }
 
 void LruPolicy::Unlink(int64_t expert) {
-  const Link link = links_[expert];
-  links_[link.newer].older = link.older;
-  links_[link.older].newer = link.newer;
+  const Node& node = nodes_[expert];
+  nodes_[node.newer].older = node.older;
+  nodes_[node.older].newer = node.newer;
 }
 
 }  // namespace odmoe

@@ -11,29 +11,29 @@ namespace {
 
 TEST(LruPolicyTest, NothingResidentHasNoVictim) {
   LruPolicy policy(4);
-  EXPECT_EQ(policy.Victim(), -1);
-  policy.Inserted(2);
-  EXPECT_EQ(policy.Victim(), 2);
+  EXPECT_EQ(policy.Victim(kAnyTenant), -1);
+  policy.Inserted(2, kDefaultTenant);
+  EXPECT_EQ(policy.Victim(kAnyTenant), 2);
   policy.Removed(2);
-  EXPECT_EQ(policy.Victim(), -1);
+  EXPECT_EQ(policy.Victim(kAnyTenant), -1);
 }
 
 TEST(LruPolicyTest, EvictsLeastRecentlyTouched) {
   LruPolicy policy(4);
-  for (int64_t e : {0, 1, 2, 3}) policy.Inserted(e);
-  policy.Touched(0);
-  EXPECT_EQ(policy.Victim(), 1);
-  policy.Touched(1);
-  EXPECT_EQ(policy.Victim(), 2);
+  for (int64_t e : {0, 1, 2, 3}) policy.Inserted(e, kDefaultTenant);
+  policy.Demanded(1, 0);
+  EXPECT_EQ(policy.Victim(kAnyTenant), 1);
+  policy.Demanded(1, 1);
+  EXPECT_EQ(policy.Victim(kAnyTenant), 2);
   policy.Removed(2);
-  EXPECT_EQ(policy.Victim(), 3);
+  EXPECT_EQ(policy.Victim(kAnyTenant), 3);
 }
 
 TEST(LruPolicyTest, WhatCannotGoIsNotAskedForAgainAtOnce) {
   LruPolicy policy(3);
-  for (int64_t e : {0, 1, 2}) policy.Inserted(e);
+  for (int64_t e : {0, 1, 2}) policy.Inserted(e, kDefaultTenant);
   policy.Skipped(0);
-  EXPECT_EQ(policy.Victim(), 1);
+  EXPECT_EQ(policy.Victim(kAnyTenant), 1);
 }
 
 TEST(LruPolicyTest, AgreesWithAListOverManyOperations) {
@@ -45,16 +45,16 @@ TEST(LruPolicyTest, AgreesWithAListOverManyOperations) {
     const int64_t expert = static_cast<int64_t>(random() % kExperts);
     const auto at = std::find(order.begin(), order.end(), expert);
     if (at == order.end()) {
-      policy.Inserted(expert);
+      policy.Inserted(expert, kDefaultTenant);
       order.push_back(expert);
     } else if (random() % 4 == 0) {
       policy.Removed(expert);
       order.erase(at);
     } else {
-      policy.Touched(expert);
+      policy.Demanded(1, expert);
       order.splice(order.end(), order, at);
     }
-    ASSERT_EQ(policy.Victim(), order.empty() ? -1 : order.front()) << "step " << step;
+    ASSERT_EQ(policy.Victim(kAnyTenant), order.empty() ? -1 : order.front()) << "step " << step;
   }
 }
 
