@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -13,6 +12,7 @@
 #include "absl/time/time.h"
 #include "converter/output/write_output.h"
 #include "converter/quantize/encode.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/base/units.h"
 
 namespace odmoe {
@@ -28,7 +28,7 @@ constexpr uint64_t kBaseBytes = 48 * kMiB;
 constexpr uint64_t kBytesPerTensor = 2048;
 
 int Workers(const ConvertOptions& options) {
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = AvailableCores();
   if (options.concurrency > 0) return std::min(options.concurrency, kMaxWorkers);
   return std::min(cores, kMaxDefaultWorkers);
 }

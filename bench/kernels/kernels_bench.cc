@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "benchmark/benchmark.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/tensor/convert.h"
 #include "services/core/tensor/dtype.h"
 #include "services/core/kernels/activations.h"
@@ -102,7 +103,7 @@ void MatVecCached(benchmark::State& state, DType dtype) {
 }
 
 void RegisterAll() {
-  const int processors = ComputePool::AvailableProcessors();
+  const int processors = AvailableCores();
   std::vector<int> thread_counts = {1};
   if (processors > 1) thread_counts.push_back(processors);
   const auto configure = [](benchmark::internal::Benchmark* b) {

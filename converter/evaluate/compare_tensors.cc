@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "converter/progress.h"
 #include "converter/quantize/quantize_source.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
 
@@ -315,7 +316,7 @@ absl::StatusOr<TensorReport> CompareTensors(
                          .step_count = 1,
                          .total_bytes = comparison.bytes()},
                         cancellation, &on_progress);
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = AvailableCores();
   const int threads = std::clamp(options.concurrency > 0 ? options.concurrency : cores, 1,
                                  kMaxThreads);
   ODMOE_RETURN_IF_ERROR(comparison.Run(threads, progress));

@@ -18,6 +18,7 @@
 #include "converter/output/partial_files.h"
 #include "converter/output/sync_queue.h"
 #include "converter/output/xxh3.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/io/file_hash.h"
@@ -27,8 +28,7 @@ namespace {
 
 int WorkerCount(int asked, size_t items) {
   if (asked <= 0) {
-    asked = std::min<int>(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())),
-                          kMaxDefaultWorkers);
+    asked = std::min(AvailableCores(), kMaxDefaultWorkers);
   }
   const auto most = static_cast<size_t>(std::min(asked, kMaxWorkers));
   return static_cast<int>(std::clamp<size_t>(items, 1, most));

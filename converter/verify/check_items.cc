@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "converter/output/xxh3.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/io/aligned_buffer.h"
@@ -127,7 +128,7 @@ uint64_t CheckedItem::bytes() const {
 absl::StatusOr<std::vector<absl::Status>> CheckItems(const std::vector<CheckedItem>& items,
                                                      int concurrency, StepProgress& progress) {
   Checker checker(items, progress);
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = AvailableCores();
   const int wanted = std::clamp(concurrency > 0 ? concurrency : cores, 1, kMaxThreads);
   const size_t threads =
       std::min<size_t>(static_cast<size_t>(wanted), std::max<size_t>(items.size(), 1));

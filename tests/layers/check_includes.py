@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
 
 CORE = ["services/core/" + part for part in
-        ("base", "io", "tensor", "experts", "formats", "generation", "jobs", "kernels")]
+        ("base", "io", "tensor", "experts", "formats", "generation", "jobs", "kernels", "http")]
 SERVICES = ["expert_storage", "inference", "conversion", "gateway"]
 
 # Folder -> folders of ours it may include. The longest folder that holds a file decides.
@@ -22,6 +22,7 @@ ALLOWED = {
     "services/core/generation": ["services/core/base", "services/core/generation"],
     "services/core/kernels": CORE[:1] + ["services/core/tensor", "services/core/generation",
                                          "services/core/kernels"],
+    "services/core/http": ["services/core/base", "services/core/http"],
     "services/core/jobs": ["services/core/base", "services/core/jobs"],
     "services/core/rpc": ["services/core/base", "services/core/rpc"],
     "services/core/codec": CORE + ["services/core/rpc", "services/core/codec"],

@@ -1,7 +1,5 @@
 #include "services/core/kernels/compute_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 
 #include "hwy/cache_control.h"
@@ -14,13 +12,6 @@ namespace {
 constexpr int kSpins = 1000;
 
 }  // namespace
-
-int ComputePool::AvailableProcessors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 ComputePool::ComputePool(int threads) {
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { WorkerLoop(); });

@@ -19,9 +19,6 @@ class ComputePool {
  public:
   using Body = absl::FunctionRef<void(int64_t begin, int64_t end)>;
 
-  // Processors this process may run on; at least 1.
-  static int AvailableProcessors();
-
   // `threads` counts the caller's; 1 starts none. Requires threads >= 1.
   explicit ComputePool(int threads);
   ~ComputePool();

@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "services/gateway/http/http_message.h"
+#include "services/core/http/http_message.h"
 
 namespace odmoe {
 

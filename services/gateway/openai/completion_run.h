@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/core/generation/language_model.h"
-#include "services/gateway/http/http_exchange.h"
+#include "services/core/http/http_exchange.h"
 #include "services/gateway/openai/completion_request.h"
 #include "services/gateway/openai/completion_response.h"
 #include "services/gateway/openai/gateway_metrics.h"

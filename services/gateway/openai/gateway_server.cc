@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/thread_pool.h"
+#include "services/core/http/metrics_server.h"
 #include "services/gateway/openai/api_error.h"
 #include "services/gateway/openai/completion_response.h"
 #include "services/gateway/openai/completion_run.h"
@@ -102,7 +103,7 @@ class OpenAiGateway : public GatewayServer {
 
   HttpResponse Metrics() {
     HttpResponse response;
-    response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    response.content_type = kMetricsContentType;
     response.body = metrics_.Serialize();
     return response;
   }

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "services/core/generation/language_model.h"
-#include "services/gateway/http/http_server.h"
+#include "services/core/http/http_server.h"
 #include "services/gateway/openai/api_keys.h"
 
 namespace odmoe {

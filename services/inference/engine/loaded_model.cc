@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "services/core/base/available_cores.h"
 #include "services/core/base/process_memory.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
@@ -104,7 +105,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   ODMOE_ASSIGN_OR_RETURN(model->info, DescribeModel(options, *model, context));
 
   const int threads =
-      options.threads > 0 ? options.threads : ComputePool::AvailableProcessors();
+      options.threads > 0 ? options.threads : AvailableCores();
   model->pool = std::make_unique<ComputePool>(threads);
   if (options.prefetch && options.observer == nullptr && model->config.routing.experts > 0) {
     model->predictor =

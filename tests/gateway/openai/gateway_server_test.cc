@@ -15,7 +15,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "tests/gateway/fake_language_model.h"
-#include "tests/gateway/http_client.h"
+#include "tests/support/http_client.h"
 
 namespace odmoe {
 namespace {

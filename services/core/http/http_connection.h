@@ -12,8 +12,8 @@
 #include <optional>
 #include <string>
 
-#include "services/gateway/http/http_exchange.h"
-#include "services/gateway/http/http_server.h"
+#include "services/core/http/http_exchange.h"
+#include "services/core/http/http_server.h"
 
 namespace odmoe {
 

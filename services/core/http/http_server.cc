@@ -1,4 +1,4 @@
-#include "services/gateway/http/http_server.h"
+#include "services/core/http/http_server.h"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -15,7 +15,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
-#include "services/gateway/http/http_connection.h"
+#include "services/core/http/http_connection.h"
 
 namespace odmoe {
 namespace {

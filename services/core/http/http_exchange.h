@@ -10,7 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "services/core/base/cancellation.h"
-#include "services/gateway/http/http_message.h"
+#include "services/core/http/http_message.h"
 
 namespace odmoe {
 

@@ -7,8 +7,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "services/gateway/http/http_exchange.h"
-#include "services/gateway/http/http_message.h"
+#include "services/core/http/http_exchange.h"
+#include "services/core/http/http_message.h"
 
 namespace odmoe {
 

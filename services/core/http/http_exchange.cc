@@ -1,4 +1,4 @@
-#include "services/gateway/http/http_exchange.h"
+#include "services/core/http/http_exchange.h"
 
 #include <boost/beast/http/status.hpp>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "services/gateway/http/http_connection.h"
+#include "services/core/http/http_connection.h"
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/post.hpp>

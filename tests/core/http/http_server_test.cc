@@ -1,4 +1,4 @@
-#include "services/gateway/http/http_server.h"
+#include "services/core/http/http_server.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
-#include "tests/gateway/http_client.h"
+#include "tests/support/http_client.h"
 
 namespace odmoe {
 namespace {
