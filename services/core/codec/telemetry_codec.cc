@@ -1,0 +1,177 @@
+#include "services/core/codec/telemetry_codec.h"
+
+#include <algorithm>
+#include <array>
+
+#include "services/core/codec/number_codec.h"
+
+namespace odmoe {
+namespace {
+
+namespace telemetry_v1 = expert_storage::v1;
+
+telemetry_v1::LogHistogram HistogramToProto(const LogHistogram& histogram) {
+  telemetry_v1::LogHistogram proto;
+  size_t used = LogHistogram::kBuckets;
+  while (used > 0 && histogram.counts[used - 1] == 0) --used;
+  for (size_t i = 0; i < used; ++i) proto.add_counts(SignedOf(histogram.counts[i]));
+  proto.set_sum(SignedOf(histogram.sum));
+  return proto;
+}
+
+LogHistogram HistogramFromProto(const telemetry_v1::LogHistogram& proto) {
+  LogHistogram histogram;
+  const int buckets = std::min(proto.counts_size(), static_cast<int>(LogHistogram::kBuckets));
+  for (int i = 0; i < buckets; ++i) histogram.counts[i] = UnsignedOf(proto.counts(i));
+  histogram.sum = UnsignedOf(proto.sum());
+  return histogram;
+}
+
+telemetry_v1::ReadTelemetry ReadsToProto(const ReadTelemetry& reads) {
+  telemetry_v1::ReadTelemetry proto;
+  proto.set_reads(SignedOf(reads.reads));
+  proto.set_bytes(SignedOf(reads.bytes));
+  proto.set_under_way(SignedOf(reads.under_way));
+  *proto.mutable_latency_us() = HistogramToProto(reads.latency_us);
+  return proto;
+}
+
+ReadTelemetry ReadsFromProto(const telemetry_v1::ReadTelemetry& proto) {
+  ReadTelemetry reads;
+  reads.reads = UnsignedOf(proto.reads());
+  reads.bytes = UnsignedOf(proto.bytes());
+  reads.under_way = UnsignedOf(proto.under_way());
+  reads.latency_us = HistogramFromProto(proto.latency_us());
+  return reads;
+}
+
+telemetry_v1::UseCounters UseToProto(const UseCounters& use) {
+  telemetry_v1::UseCounters proto;
+  proto.set_hits(SignedOf(use.hits));
+  proto.set_misses(SignedOf(use.misses));
+  proto.set_shared_misses(SignedOf(use.shared_misses));
+  proto.set_bytes_read(SignedOf(use.bytes_read));
+  proto.set_failures(SignedOf(use.failures));
+  *proto.mutable_stall() = DurationOf(absl::Nanoseconds(SignedOf(use.stall_ns)));
+  return proto;
+}
+
+UseCounters UseFromProto(const telemetry_v1::UseCounters& proto) {
+  UseCounters use;
+  use.hits = UnsignedOf(proto.hits());
+  use.misses = UnsignedOf(proto.misses());
+  use.shared_misses = UnsignedOf(proto.shared_misses());
+  use.bytes_read = UnsignedOf(proto.bytes_read());
+  use.failures = UnsignedOf(proto.failures());
+  use.stall_ns = UnsignedOf(absl::ToInt64Nanoseconds(DurationOf(proto.stall())));
+  return use;
+}
+
+void FillHistograms(const StoreTelemetry& telemetry, telemetry_v1::StoreTelemetry& proto) {
+  *proto.mutable_stall_us() = HistogramToProto(telemetry.stall_us);
+  *proto.mutable_lifetime_us() = HistogramToProto(telemetry.lifetime_us);
+  *proto.mutable_lifetime_demands() = HistogramToProto(telemetry.lifetime_demands);
+  *proto.mutable_idle_before_evict_us() = HistogramToProto(telemetry.idle_before_evict_us);
+  *proto.mutable_idle_before_evict_demands() =
+      HistogramToProto(telemetry.idle_before_evict_demands);
+  *proto.mutable_reuse_gap_us() = HistogramToProto(telemetry.reuse_gap_us);
+  *proto.mutable_reuse_gap_demands() = HistogramToProto(telemetry.reuse_gap_demands);
+}
+
+void FillHistograms(const telemetry_v1::StoreTelemetry& proto, StoreTelemetry& telemetry) {
+  telemetry.stall_us = HistogramFromProto(proto.stall_us());
+  telemetry.lifetime_us = HistogramFromProto(proto.lifetime_us());
+  telemetry.lifetime_demands = HistogramFromProto(proto.lifetime_demands());
+  telemetry.idle_before_evict_us = HistogramFromProto(proto.idle_before_evict_us());
+  telemetry.idle_before_evict_demands = HistogramFromProto(proto.idle_before_evict_demands());
+  telemetry.reuse_gap_us = HistogramFromProto(proto.reuse_gap_us());
+  telemetry.reuse_gap_demands = HistogramFromProto(proto.reuse_gap_demands());
+}
+
+void FillUsers(const StoreTelemetry& telemetry, telemetry_v1::StoreTelemetry& proto) {
+  for (const ClientTelemetry& client : telemetry.clients) {
+    telemetry_v1::ClientTelemetry& out = *proto.add_clients();
+    out.set_id(SignedOf(client.id));
+    out.set_name(client.name);
+    out.set_tenant(client.tenant);
+    out.set_local(client.local);
+    *out.mutable_use() = UseToProto(client.use);
+    out.set_unanswered(SignedOf(client.unanswered));
+  }
+  for (const TenantTelemetry& tenant : telemetry.tenants) {
+    telemetry_v1::TenantTelemetry& out = *proto.add_tenants();
+    out.set_name(tenant.name);
+    out.set_clients(SignedOf(tenant.clients));
+    out.set_resident_bytes(SignedOf(tenant.resident_bytes));
+    out.set_quota_bytes(SignedOf(tenant.quota_bytes));
+    out.set_disk_share(tenant.disk_share);
+    *out.mutable_use() = UseToProto(tenant.use);
+  }
+}
+
+void FillUsers(const telemetry_v1::StoreTelemetry& proto, StoreTelemetry& telemetry) {
+  for (const telemetry_v1::ClientTelemetry& client : proto.clients()) {
+    telemetry.clients.push_back({UnsignedOf(client.id()), client.name(), client.tenant(),
+                                 client.local(), UseFromProto(client.use()),
+                                 UnsignedOf(client.unanswered())});
+  }
+  for (const telemetry_v1::TenantTelemetry& tenant : proto.tenants()) {
+    telemetry.tenants.push_back({tenant.name(), UnsignedOf(tenant.clients()),
+                                 UnsignedOf(tenant.resident_bytes()),
+                                 UnsignedOf(tenant.quota_bytes()), tenant.disk_share(),
+                                 UseFromProto(tenant.use())});
+  }
+}
+
+}  // namespace
+
+telemetry_v1::StoreTelemetry ToProto(const StoreTelemetry& telemetry) {
+  telemetry_v1::StoreTelemetry proto;
+  *proto.mutable_demand_reads() = ReadsToProto(telemetry.reads[0]);
+  *proto.mutable_prefetch_reads() = ReadsToProto(telemetry.reads[1]);
+  *proto.mutable_background_reads() = ReadsToProto(telemetry.reads[2]);
+  proto.set_remote_bytes(SignedOf(telemetry.remote_bytes));
+  telemetry_v1::QueueTelemetry& queues = *proto.mutable_queues();
+  queues.set_waiting_for_slot(SignedOf(telemetry.queues.waiting_for_slot));
+  queues.set_waiting_for_disk(SignedOf(telemetry.queues.waiting_for_disk));
+  queues.set_prefetches(SignedOf(telemetry.queues.prefetches));
+  queues.set_background(SignedOf(telemetry.queues.background));
+  FillHistograms(telemetry, proto);
+  for (const LayerTelemetry& layer : telemetry.layers) {
+    telemetry_v1::LayerTelemetry& out = *proto.add_layers();
+    out.set_layer(layer.layer);
+    out.set_expert_count(SignedOf(layer.expert_count));
+    out.set_resident(SignedOf(layer.resident));
+    out.set_demands(SignedOf(layer.demands));
+    out.set_misses(SignedOf(layer.misses));
+  }
+  FillUsers(telemetry, proto);
+  for (const ExpertHeat& heat : telemetry.experts) {
+    proto.add_expert_heat(SignedOf(2 * heat.demands + (heat.resident ? 1 : 0)));
+  }
+  return proto;
+}
+
+StoreTelemetry FromProto(const telemetry_v1::StoreTelemetry& proto) {
+  StoreTelemetry telemetry;
+  telemetry.reads = {ReadsFromProto(proto.demand_reads()), ReadsFromProto(proto.prefetch_reads()),
+                     ReadsFromProto(proto.background_reads())};
+  telemetry.remote_bytes = UnsignedOf(proto.remote_bytes());
+  telemetry.queues = {UnsignedOf(proto.queues().waiting_for_slot()),
+                      UnsignedOf(proto.queues().waiting_for_disk()),
+                      UnsignedOf(proto.queues().prefetches()),
+                      UnsignedOf(proto.queues().background())};
+  FillHistograms(proto, telemetry);
+  for (const telemetry_v1::LayerTelemetry& layer : proto.layers()) {
+    telemetry.layers.push_back({layer.layer(), UnsignedOf(layer.expert_count()),
+                                UnsignedOf(layer.resident()), UnsignedOf(layer.demands()),
+                                UnsignedOf(layer.misses())});
+  }
+  FillUsers(proto, telemetry);
+  for (const int64_t heat : proto.expert_heat()) {
+    telemetry.experts.push_back({UnsignedOf(heat) / 2, UnsignedOf(heat) % 2 == 1});
+  }
+  return telemetry;
+}
+
+}  // namespace odmoe

@@ -1,0 +1,59 @@
+// Records what happens to experts: how often they are demanded, how long they stay.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "services/core/experts/expert_catalog.h"
+#include "services/core/experts/store_telemetry.h"
+
+namespace odmoe {
+
+// A few nanoseconds a call (bench/store/telemetry), 40 bytes an expert. Time is what SetNow was
+// told last: the store looks at the clock once for all it does under its lock, and so the accesses
+// of a client's ring happen when they are taken from it. Not thread-safe: the store calls it under
+// its lock. Experts are catalog indices.
+class DemandRecorder {
+ public:
+  explicit DemandRecorder(const ExpertCatalog& catalog);
+
+  // Of a clock that does not go back.
+  void SetNow(int64_t now_ns) { now_us_ = now_ns / 1000; }
+  int64_t now_us() const { return now_us_; }
+
+  // Expert was asked for, resident or not.
+  void Demanded(int64_t expert);
+  // And was not resident.
+  void Missed(int64_t expert) { ++layers_[layer_of_[expert]].misses; }
+  // Expert became resident; is resident no more, to make room.
+  void Inserted(int64_t expert);
+  void Evicted(int64_t expert);
+  // A read has succeeded; `us`: since it was handed to the source.
+  void ReadDone(ReadControl::Urgency cause, uint64_t bytes, int64_t us);
+  // A miss was answered, so long after its arrival.
+  void Answered(int64_t us) { telemetry_.stall_us.Add(Positive(us)); }
+
+  // Fills what is recorded here, layers' demands and misses too; with `with_experts` each expert's
+  // demands. Residency and gauges are the caller's.
+  void Fill(bool with_experts, StoreTelemetry& telemetry) const;
+
+ private:
+  struct Expert {
+    uint64_t demands = 0;
+    uint64_t last_demand = 0;  // its number among all, from 1; 0: never
+    int64_t last_demand_us = 0;
+    uint64_t inserted = 0;     // number of the last demand before
+    int64_t inserted_us = 0;
+  };
+
+  static uint64_t Positive(int64_t us) { return us < 0 ? 0 : static_cast<uint64_t>(us); }
+
+  int64_t now_us_ = 0;
+  uint64_t demands_ = 0;
+  std::vector<Expert> experts_;
+  std::vector<uint32_t> layer_of_;
+  std::vector<LayerTelemetry> layers_;
+  StoreTelemetry telemetry_;  // the distributions and reads alone
+};
+
+}  // namespace odmoe
