@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "google/protobuf/util/time_util.h"
 #include "services/core/codec/number_codec.h"
 
 namespace odmoe {
@@ -52,7 +53,8 @@ telemetry_v1::UseCounters UseToProto(const UseCounters& use) {
   proto.set_shared_misses(SignedOf(use.shared_misses));
   proto.set_bytes_read(SignedOf(use.bytes_read));
   proto.set_failures(SignedOf(use.failures));
-  *proto.mutable_stall() = DurationOf(absl::Nanoseconds(SignedOf(use.stall_ns)));
+  *proto.mutable_stall() =
+      google::protobuf::util::TimeUtil::NanosecondsToDuration(SignedOf(use.stall_ns));
   return proto;
 }
 
