@@ -11,7 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "converter/split/nearest_name.h"
+#include "services/core/formats/nearest_name.h"
 #include "services/core/base/status_macros.h"
 
 namespace odmoe {

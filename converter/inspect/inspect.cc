@@ -104,7 +104,7 @@ absl::StatusOr<Inspection> InspectGguf(FileSystem& fs, std::unique_ptr<RandomAcc
   }
   // A file we would not split can still be looked at.
   if (const auto plan = PlanSplit(*model); plan.ok()) {
-    for (const SplitLayer& layer : plan->layers) {
+    for (const GgufExpertLayer& layer : plan->layers) {
       inspection.experts.push_back(
           InspectExperts(layer.layer, layer.expert_count, layer.layout));
     }

@@ -5,7 +5,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "converter/split/expert_forms.h"
+#include "services/core/formats/gguf_experts.h"
 #include "services/core/base/status_macros.h"
 
 namespace odmoe {

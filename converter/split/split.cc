@@ -40,7 +40,7 @@ class DirectoryPlanner {
       ODMOE_ASSIGN_OR_RETURN(OutputFile planned, PlanBaseFile(file));
       plan.files.push_back(std::move(planned));
     }
-    for (const SplitLayer& layer : split_.layers) ODMOE_RETURN_IF_ERROR(PlanLayer(layer, plan));
+    for (const GgufExpertLayer& layer : split_.layers) ODMOE_RETURN_IF_ERROR(PlanLayer(layer, plan));
     return plan;
   }
 
@@ -80,10 +80,10 @@ class DirectoryPlanner {
     return planned;
   }
 
-  absl::Status PlanLayer(const SplitLayer& layer, OutputPlan& plan) {
+  absl::Status PlanLayer(const GgufExpertLayer& layer, OutputPlan& plan) {
     std::vector<SafetensorsTensor> tensors;
     std::map<std::string, std::string> metadata;
-    for (const SplitPart& part : layer.parts) {
+    for (const GgufExpertPart& part : layer.parts) {
       const ExpertTensor& tensor = layer.layout.part(part.part);
       ODMOE_ASSIGN_OR_RETURN(StoredTensor stored,
                              StoreAs(std::string(ExpertPartName(part.part)), tensor.dtype,
@@ -103,11 +103,11 @@ class DirectoryPlanner {
     return absl::OkStatus();
   }
 
-  OutputFile PlanExpert(const SplitLayer& layer, int32_t expert,
+  OutputFile PlanExpert(const GgufExpertLayer& layer, int32_t expert,
                         const std::shared_ptr<const std::string>& header) const {
     OutputItem item{.name = ExpertName({layer.layer, expert}), .offset = header->size()};
-    for (const SplitPart& part : layer.parts) {
-      const SplitExtent extent = part.Extent(expert);
+    for (const GgufExpertPart& part : layer.parts) {
+      const GgufExtent extent = part.Extent(expert);
       item.parts.push_back(Copy(*extent.tensor, extent.offset, extent.bytes));
     }
     OutputFile file{
@@ -127,7 +127,7 @@ class DirectoryPlanner {
 absl::StatusOr<ExpertCatalog> MakeCatalog(const SplitPlan& split,
                                           absl::Span<const uint64_t> expert_hashes) {
   std::vector<LayerExperts> layers;
-  for (const SplitLayer& layer : split.layers) {
+  for (const GgufExpertLayer& layer : split.layers) {
     const auto count = static_cast<size_t>(layer.expert_count);
     const auto hashes = expert_hashes.subspan(0, count);
     layers.push_back({.layer = layer.layer,

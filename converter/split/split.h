@@ -12,7 +12,7 @@
 #include "converter/output/output_plan.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"
-#include "converter/split/expert_forms.h"
+#include "services/core/formats/gguf_experts.h"
 #include "services/core/experts/expert_catalog.h"
 #include "services/core/formats/gguf_model.h"
 #include "services/core/formats/model_index.h"
@@ -29,7 +29,7 @@ struct SplitBaseFile {
 // Where every tensor goes. Refers to the model it was made from.
 struct SplitPlan {
   std::string architecture;
-  std::vector<SplitLayer> layers;
+  std::vector<GgufExpertLayer> layers;
   std::vector<SplitBaseFile> base_files;  // none without tensors
   absl::flat_hash_map<const GgufTensor*, ExpertTensorPlace> expert_tensors;
   uint64_t data_bytes = 0;                // tensor bytes, base model and experts

@@ -25,13 +25,13 @@ void CheckSplit(const uint8_t* data, size_t size) {
   for (const SplitBaseFile& file : plan->base_files) {
     for (const GgufTensor* tensor : file.tensors) bytes += tensor->bytes;
   }
-  for (const SplitLayer& layer : plan->layers) {
+  for (const GgufExpertLayer& layer : plan->layers) {
     uint64_t expert_bytes = 0;
-    for (const SplitPart& part : layer.parts) {
+    for (const GgufExpertPart& part : layer.parts) {
       Require(part.bytes == layer.layout.part(part.part).bytes, "a part of another size");
       expert_bytes += part.bytes;
       for (int32_t expert : {0, layer.expert_count - 1}) {
-        const SplitExtent extent = part.Extent(expert);
+        const GgufExtent extent = part.Extent(expert);
         Require(extent.offset <= extent.tensor->bytes &&
                     extent.bytes <= extent.tensor->bytes - extent.offset,
                 "an expert outside its tensor");

@@ -1,4 +1,4 @@
-#include "converter/split/expert_forms.h"
+#include "services/core/formats/gguf_experts.h"
 
 #include <utility>
 
@@ -52,8 +52,8 @@ class ExpertFinder {
                std::vector<std::string>& missing)
       : model_(model), layer_(layer), count_(count), missing_(missing) {}
 
-  absl::StatusOr<SplitLayer> Find() {
-    SplitLayer layer{.layer = layer_, .expert_count = count_};
+  absl::StatusOr<GgufExpertLayer> Find() {
+    GgufExpertLayer layer{.layer = layer_, .expert_count = count_};
     const size_t missing_before = missing_.size();
     for (const Matrix& matrix : kMatrices) {
       const size_t missing = missing_.size();
@@ -74,7 +74,7 @@ class ExpertFinder {
   }
 
  private:
-  using Found = absl::StatusOr<std::optional<SplitPart>>;
+  using Found = absl::StatusOr<std::optional<GgufExpertPart>>;
 
   // Nothing: not there in any form, or only some of it, which is then in missing_.
   Found FindPart(const Matrix& matrix, ExpertPart part, absl::string_view suffix) {
@@ -101,7 +101,7 @@ class ExpertFinder {
     if (rows % halves != 0) {
       return WrongShape(model_, tensor, "as many rows of the gate as of up");
     }
-    SplitPart found{.part = part, .tensors = {&tensor}};
+    GgufExpertPart found{.part = part, .tensors = {&tensor}};
     found.stride = tensor.bytes / static_cast<uint64_t>(count_);
     if (suffix == "weight") {
       found.bytes = found.stride / static_cast<uint64_t>(halves);
@@ -116,7 +116,7 @@ class ExpertFinder {
 
   // A tensor an expert.
   Found Single(const Matrix& matrix, ExpertPart part, absl::string_view suffix) {
-    SplitPart found{.part = part};
+    GgufExpertPart found{.part = part};
     // A file may claim any number of experts: a few names tell that they are not there.
     constexpr size_t kNamed = 8;
     std::vector<std::string> missing;
@@ -129,10 +129,10 @@ class ExpertFinder {
         missing.push_back(std::move(name));
       }
     }
-    if (found.tensors.empty()) return std::optional<SplitPart>();
+    if (found.tensors.empty()) return std::optional<GgufExpertPart>();
     if (!missing.empty()) {
       missing_.insert(missing_.end(), missing.begin(), missing.end());
-      return std::optional<SplitPart>();
+      return std::optional<GgufExpertPart>();
     }
     ODMOE_RETURN_IF_ERROR(CheckAlike(found.tensors, suffix == "weight" ? 2 : 1));
     const GgufTensor& first = *found.tensors[0];
@@ -162,12 +162,12 @@ class ExpertFinder {
     return absl::OkStatus();
   }
 
-  absl::Status LayOut(SplitLayer& layer) {
+  absl::Status LayOut(GgufExpertLayer& layer) {
     const Shape w1 = shapes_[0];
     const int64_t dim = w1.columns, ffn = w1.rows;
     ExpertBiases biases;
     for (size_t i = 0; i < layer.parts.size(); ++i) {
-      const SplitPart& part = layer.parts[i];
+      const GgufExpertPart& part = layer.parts[i];
       const GgufTensor& tensor = *part.tensors[0];
       const Shape expected = ExpectedShape(part.part, dim, ffn);
       if (shapes_[i].columns != expected.columns || shapes_[i].rows != expected.rows) {
@@ -228,7 +228,7 @@ std::optional<std::pair<absl::string_view, int32_t>> KindAndExpert(absl::string_
 
 }  // namespace
 
-SplitExtent SplitPart::Extent(int32_t expert) const {
+GgufExtent GgufExpertPart::Extent(int32_t expert) const {
   if (tensors.size() > 1 || stride == 0) {
     return {tensors[static_cast<size_t>(expert)], 0, bytes};
   }
@@ -273,7 +273,7 @@ std::optional<ExpertTensorPlace> PlaceOfExpertTensor(absl::string_view name) {
   return place;
 }
 
-absl::StatusOr<SplitLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
+absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
                                        std::vector<std::string>& missing) {
   return ExpertFinder(model, layer, expert_count, missing).Find();
 }

@@ -1,4 +1,4 @@
-#include "converter/split/nearest_name.h"
+#include "services/core/formats/nearest_name.h"
 
 #include <algorithm>
 #include <limits>

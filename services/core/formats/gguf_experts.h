@@ -18,28 +18,28 @@
 namespace odmoe {
 
 // One contiguous piece of a tensor.
-struct SplitExtent {
+struct GgufExtent {
   const GgufTensor* tensor = nullptr;
   uint64_t offset = 0;  // from the tensor's first byte
   uint64_t bytes = 0;
 };
 
 // One part of every expert of a layer, as the GGUF file has it.
-struct SplitPart {
+struct GgufExpertPart {
   ExpertPart part = ExpertPart::kW1;
   std::vector<const GgufTensor*> tensors;  // one with all experts, or one an expert
   uint64_t bytes = 0;                      // of one expert's part
   uint64_t offset = 0;                     // of the first expert's part in its tensor
   uint64_t stride = 0;                     // to the next expert's, where one tensor has them all
 
-  SplitExtent Extent(int32_t expert) const;
+  GgufExtent Extent(int32_t expert) const;
 };
 
 // The routed experts of one layer.
-struct SplitLayer {
+struct GgufExpertLayer {
   int32_t layer = 0;
   int32_t expert_count = 0;
-  std::vector<SplitPart> parts;  // in the order of an expert's bytes
+  std::vector<GgufExpertPart> parts;  // in the order of an expert's bytes
   ExpertLayout layout;
 };
 
@@ -59,7 +59,12 @@ std::optional<ExpertTensorPlace> PlaceOfExpertTensor(absl::string_view name);
 // to `missing`, and the layer is then not whole.
 // DATA_LOSS: shapes that do not fit each other or the count. UNIMPLEMENTED: experts of one layer
 // that differ in format.
-absl::StatusOr<SplitLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
+absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
                                        std::vector<std::string>& missing);
+
+// The routed experts of all layers that have any, ascending; none in a dense model.
+// NOT_FOUND: expert tensors are missing; the message has the names looked for and the nearest
+// found. DATA_LOSS: shapes that contradict the metadata. UNIMPLEMENTED: as FindExperts.
+absl::StatusOr<std::vector<GgufExpertLayer>> FindExpertLayers(const GgufModel& model);
 
 }  // namespace odmoe
