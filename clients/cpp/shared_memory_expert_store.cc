@@ -60,6 +60,7 @@ class Connection final : public StoreSession::Listener,
 
   bool lost() const { return lost_.load(std::memory_order_acquire) || view_->table.closed(); }
   size_t max_batch() const { return max_batch_; }
+  bool Resident(ExpertId id) const { return view_->Resident(id); }
 
   absl::StatusOr<StoreStats> Stats() {
     ODMOE_ASSIGN_OR_RETURN(const RemoteStoreStats stats, admin_->Stats(model_));
@@ -260,6 +261,11 @@ class SharedMemoryExpertStore final : public ExpertStore {
     if (!connection->lost()) connection->Prefetch(ids);
   }
 
+  bool Resident(ExpertId id) const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    return !connection_->lost() && connection_->Resident(id);
+  }
+
   size_t max_batch() const override { return max_batch_.load(); }
 
   absl::StatusOr<StoreStats> Stats() override {
@@ -337,7 +343,7 @@ class SharedMemoryExpertStore final : public ExpertStore {
   std::shared_ptr<const ExpertCatalog> catalog_;  // of the first connection, kept for good
   std::atomic<size_t> max_batch_{0};
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::shared_ptr<Connection> connection_ ABSL_GUARDED_BY(mutex_);  // never null once connected
   bool dialing_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t dials_ ABSL_GUARDED_BY(mutex_) = 0;  // that have come to an end

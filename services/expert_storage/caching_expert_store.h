@@ -68,6 +68,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   const ExpertCatalog& catalog() const override { return source_->catalog(); }
   absl::StatusOr<std::unique_ptr<ExpertBatch>> Acquire(absl::Span<const ExpertId> ids,
                                                        absl::Time deadline) override;
+  bool Resident(ExpertId id) const override { return local_view_->Resident(id); }
   void Prefetch(absl::Span<const ExpertId> ids) override;
   size_t max_batch() const override { return max_batch_; }
   absl::StatusOr<StoreStats> Stats() override;

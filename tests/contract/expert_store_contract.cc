@@ -72,7 +72,11 @@ TEST_P(ExpertStoreContractTest, MissesBringTheTrueBytes) {
 
 TEST_P(ExpertStoreContractTest, WhatIsResidentIsAHitAndReadNoMore) {
   Open(8);
+  EXPECT_FALSE(store_->Resident({0, 1}));
   AcquireAndCheck({{0, 1}, {0, 2}});
+  EXPECT_TRUE(store_->Resident({0, 1}));
+  EXPECT_FALSE(store_->Resident({0, 3}));
+  EXPECT_FALSE(store_->Resident({-1, 0}));
   const uint64_t reads = faults_->reads();
   const auto batch = store_->Acquire({{0, 2}, {0, 1}}, Patient());
   ASSERT_TRUE(batch.ok()) << batch.status();

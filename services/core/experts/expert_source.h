@@ -43,6 +43,9 @@ class ExpertSource {
   // keeps about so many under way, and no more: what waits here cannot be overtaken any more.
   virtual uint64_t desired_bytes_under_way() const { return uint64_t{16} << 20; }
 
+  // True: Read has compared the bytes with the catalog's hash, where it has one, on their way in.
+  virtual bool checks_hashes() const { return false; }
+
   // Reads will land in `memory`, which stays mapped until it is taken back; a source that can make
   // use of knowing does. TakeBackMemory: no read into it is under way, and none will come.
   virtual void OfferMemory(absl::Span<std::byte> memory) { static_cast<void>(memory); }

@@ -78,6 +78,9 @@ class ExpertStore {
   virtual absl::StatusOr<std::unique_ptr<ExpertBatch>> Acquire(absl::Span<const ExpertId> ids,
                                                                absl::Time deadline) = 0;
 
+  // True: Acquire would likely pin the expert without waiting. A hint, out of date when it comes.
+  virtual bool Resident(ExpertId) const { return false; }
+
   // Asks for experts that will likely be acquired soon. Never blocks, never pins, never evicts a
   // pinned expert, and may be ignored. Unknown ids are ignored.
   virtual void Prefetch(absl::Span<const ExpertId> ids) = 0;

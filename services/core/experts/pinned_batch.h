@@ -23,6 +23,12 @@ struct ArenaView {
   uint64_t slot_bytes = 0;
   ResidencyTable table;
   PinPage page;
+
+  // False for an expert the catalog does not have.
+  bool Resident(ExpertId id) const {
+    const int64_t expert = catalog->IndexOf(id);
+    return expert >= 0 && table.Find(expert).has_value();
+  }
 };
 
 // The store a batch came from. Outlives its batches. Thread-safe.
