@@ -14,8 +14,6 @@
 namespace odmoe {
 namespace {
 
-// Each takes a look at its pin page per eviction, and a page of memory.
-constexpr size_t kMaxClients = 256;
 constexpr size_t kHashThreads = 2;
 
 // Half of the slots, so that two callers never wait for one another; all of them where every expert
@@ -24,6 +22,11 @@ size_t MaxBatch(const ResidencyShape& shape, uint64_t demand) {
   if (shape.slot_count >= shape.expert_count) return shape.slot_count;
   const uint64_t least = std::min<uint64_t>(std::max<uint64_t>(1, demand), shape.slot_count);
   return std::max(least, shape.slot_count / 2);
+}
+
+// A layer's demand is read in one turn of its tenant.
+uint64_t TurnBytes(const ExpertCatalog& catalog, uint64_t demand) {
+  return std::max<uint64_t>(1, demand) * catalog.max_expert_bytes();
 }
 
 size_t PrefetchCapacity(uint64_t slot_count) {
@@ -62,8 +65,10 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> CachingExpertStore::Create(
   if (options.policy == nullptr) {
     options.policy = std::make_unique<LruPolicy>(catalog.expert_count());
   }
+  const uint64_t demand = options.demand;
   auto store = absl::WrapUnique(new CachingExpertStore(
       std::move(source), std::move(arena), std::move(table_region), table, std::move(options)));
+  ODMOE_RETURN_IF_ERROR(store->SetQuotas(demand));
   ODMOE_RETURN_IF_ERROR(store->AddLocalClient());
   return store;
 }
@@ -77,11 +82,16 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       shareable_(options.shareable),
       budget_bytes_(options.budget_bytes),
       max_batch_(MaxBatch(table.shape(), options.demand)),
+      max_hung_(table.shape().slot_count / 4),
       source_(std::move(source)),
       arena_(std::move(arena)),
       table_region_(std::move(table_region)),
       table_(table),
+      tenants_(std::move(options.tenants)),
       working_set_(table, std::move(options.policy)),
+      scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
+      under_way_({source_->desired_bytes_under_way(),
+                  std::max<size_t>(1, table.shape().slot_count / 4), options.stalled_after}),
       prefetches_(PrefetchCapacity(table.shape().slot_count)),
       pool_(std::make_unique<ThreadPool>(kHashThreads)) {
   layer_of_.reserve(catalog().expert_count());
@@ -89,7 +99,7 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
     layer_of_.insert(layer_of_.end(), catalog().layers()[layer].expert_count,
                      static_cast<int32_t>(layer));
   }
-  starved_watch_ = std::thread([this] { WatchStarved(); });
+  watch_ = std::thread([this] { Watch(); });
 }
 
 CachingExpertStore::~CachingExpertStore() {
@@ -97,12 +107,14 @@ CachingExpertStore::~CachingExpertStore() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
+    look_now_.Signal();
+    under_way_.CancelAll();
   }
-  starved_watch_.join();
+  watch_.join();
   {
     absl::MutexLock lock(&mutex_);
     const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return demand_reads_ + prefetch_reads_ == 0;
+      return under_way_.count() == 0;
     };
     mutex_.Await(absl::Condition(&idle));
   }
@@ -112,9 +124,27 @@ CachingExpertStore::~CachingExpertStore() {
   source_.reset();
 }
 
+absl::Status CachingExpertStore::SetQuotas(uint64_t demand) {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t least = std::min(std::max<uint64_t>(1, demand), arena_->slot_count());
+  for (int32_t tenant = 0; tenant < static_cast<int32_t>(tenants_.size()); ++tenant) {
+    if (!tenants_[tenant].cache.has_value()) continue;
+    const uint64_t bytes = tenants_.QuotaBytes(tenant, budget_bytes_);
+    const uint64_t slots = bytes / arena_->slot_bytes();
+    if (slots < least) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "tenant '", tenants_[tenant].name, "' may take ", FormatBytes(bytes), " of ",
+          FormatBytes(budget_bytes_), ", which holds ", slots, " experts; one layer demands ",
+          least, " (", FormatBytes(least * arena_->slot_bytes()), ")"));
+    }
+    working_set_.SetQuota(tenant, slots);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CachingExpertStore::AddLocalClient() {
   absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(local_client_, MakeClient("this process"));
+  ODMOE_ASSIGN_OR_RETURN(local_client_, MakeClient("this process", kDefaultTenant));
   local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->region().bytes().data(),
                                                       arena_->slot_bytes(), table_,
                                                       local_client_->page});
@@ -130,6 +160,7 @@ absl::StatusOr<std::unique_ptr<ExpertBatch>> CachingExpertStore::Acquire(
     demand.client = local_client_;
     demand.experts = batch->missing();
     demand.deadline = deadline;
+    demand.keeps_deadline = true;
     demand.owner = batch->board().get();
     demand.deliver = [board = batch->board()](size_t position, absl::StatusOr<uint32_t> slot) {
       board->Deliver(position, std::move(slot));
@@ -158,12 +189,12 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   stats.slot_count = arena_->slot_count();
   stats.resident_experts = working_set_.resident();
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
-  stats.pinned_experts = working_set_.CountPinned(pages_);
-  for (const auto& client : clients_) {
+  stats.pinned_experts = working_set_.CountPinned(clients_.pages());
+  for (const auto& client : clients_.all()) {
     stats.clients += client->open && client != local_client_ ? 1 : 0;
-    stats.hits += client->page.hits();
-    stats.stall_ns += client->page.stall_ns();
   }
+  stats.hits += clients_.hits();
+  stats.stall_ns = clients_.stall_ns();
   const WorkingSet::Counters& counters = working_set_.counters();
   stats.evictions = counters.evictions;
   stats.prefetch_useful += counters.prefetch_useful;
@@ -172,17 +203,9 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
 }
 
 absl::Status CachingExpertStore::Overdue(int64_t expert) const {
-  const ExpertId id = catalog().IdOf(expert);
   absl::MutexLock lock(&mutex_);
   const auto load = loads_.find(expert);
-  if (load != loads_.end() && !load->second->reading) return AllPinned(id);
-  return absl::DeadlineExceededError(absl::StrCat(ExpertName(id), " has not arrived in time"));
-}
-
-absl::Status CachingExpertStore::AllPinned(ExpertId id) const {
-  return absl::ResourceExhaustedError(absl::StrCat("no slot for ", ExpertName(id), ": all ",
-                                                   arena_->slot_count(), " were pinned until the ",
-                                                   "deadline"));
+  return OverdueStatus(expert, load == loads_.end() ? nullptr : load->second.get());
 }
 
 void CachingExpertStore::BatchReleased(const MissBoard* board, bool unanswered) {
@@ -191,82 +214,8 @@ void CachingExpertStore::BatchReleased(const MissBoard* board, bool unanswered) 
   if (anyone_starved_.load(std::memory_order_relaxed)) {
     absl::MutexLock lock(&mutex_);
     slot_may_be_free_ = true;
+    look_now_.Signal();
   }
-}
-
-absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::AttachClient(std::string name) {
-  absl::MutexLock lock(&mutex_);
-  return MakeClient(std::move(name));
-}
-
-absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::MakeClient(std::string name) {
-  if (clients_.size() >= kMaxClients) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the store has ", clients_.size(), " clients, and serves no more"));
-  }
-  SharedRegion::Options options;
-  options.name = "odmoe-pin-page";
-  options.bytes = PinPage::BytesFor(arena_->slot_count());
-  options.shareable = shareable_;
-  options.clients_write = true;
-  ODMOE_ASSIGN_OR_RETURN(auto region, SharedRegion::Create(options));
-  const PinPage page = PinPage::Format(region->bytes(), epoch_, arena_->slot_count());
-  auto client = std::make_shared<StoreClient>(next_client_++, std::move(name), std::move(region),
-                                              page, catalog().layers().size());
-  clients_.push_back(client);
-  pages_.push_back(page);
-  return client;
-}
-
-bool CachingExpertStore::BeginMapping(const std::shared_ptr<StoreClient>& client) {
-  absl::MutexLock lock(&mutex_);
-  client->mapped = client->open;
-  return client->mapped;
-}
-
-void CachingExpertStore::EndMapping(const std::shared_ptr<StoreClient>& client) {
-  absl::MutexLock lock(&mutex_);
-  client->mapped = false;
-  RetireIfGone(*client);
-}
-
-void CachingExpertStore::EndSession(const std::shared_ptr<StoreClient>& client) {
-  absl::MutexLock lock(&mutex_);
-  if (!client->open) return;
-  client->open = false;
-  RemoveWaiters([&](const Waiter& waiter) { return waiter.demand->client == client; });
-  counters_.prefetch_dropped += prefetches_.Cancel(client->id);
-  RetireIfGone(*client);
-}
-
-void CachingExpertStore::RetireIfGone(const StoreClient& client) {
-  if (client.open || client.mapped) return;
-  for (size_t i = 0; i < clients_.size(); ++i) {
-    if (clients_[i].get() != &client) continue;
-    TakeAccesses(*clients_[i]);
-    working_set_.ClientGone(client.id);
-    counters_.hits += client.page.hits();
-    counters_.stall_ns += client.page.stall_ns();
-    slot_may_be_free_ = true;
-    pages_.erase(pages_.begin() + static_cast<ptrdiff_t>(i));
-    clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i));  // may be the end of `client`
-    return;
-  }
-}
-
-void CachingExpertStore::NoteDemand(StoreClient& client, int64_t expert) {
-  client.layer_clocks[layer_of_[expert]] = ++demand_clock_;
-  working_set_.Demanded(client.id, kDefaultTenant, expert);
-}
-
-void CachingExpertStore::TakeAccesses(StoreClient& client) {
-  accesses_.clear();
-  client.page.TakeAccesses(table_.shape().expert_count, client.ring_position, accesses_);
-  for (int64_t expert : accesses_) NoteDemand(client, expert);
-}
-
-void CachingExpertStore::TakeAllAccesses() {
-  for (const auto& client : clients_) TakeAccesses(*client);
 }
 
 }  // namespace odmoe

@@ -5,17 +5,26 @@
 // and no callback runs under it. Reads complete on the source's threads, which hand the hashing of
 // large experts to the store's own pool.
 //
+// What is read next: demands are queued by tenant (loads/read_scheduler.h) and get their slots when
+// their turn comes, which keeps about as much under way as the source can use. Prefetches are read
+// when no demand is queued or under way. Single flight: an expert is queued and read once, however
+// many clients of however many tenants wait for it; they share its charge.
+//
+// Deadlines: an expert that has not come by its demand's deadline fails with DEADLINE_EXCEEDED,
+// even where its read hangs: the read keeps its slot until the source is done with it, and after a
+// while no longer counts as under way (loads/reads_under_way.h). Where the source had no memory the
+// read is tried again until then.
+//
 // Hold and wait: a batch keeps the pins it has while it waits for more. max_batch() is half of the
 // slots, so two callers that hold one batch each can never wait for one another. More callers can,
 // and two where the budget is below twice a layer's demand, which max_batch() always allows: then
-// experts wait for slots in the order they were asked for, and a batch that gets none by its
-// deadline fails with RESOURCE_EXHAUSTED, is destroyed, and frees its slots.
+// a tenant's experts wait for slots in the order they were asked for, and a batch that gets none by
+// its deadline fails with RESOURCE_EXHAUSTED, is destroyed, and frees its slots.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
-#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -24,29 +33,24 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "services/core/base/thread_pool.h"
 #include "services/core/experts/expert_source.h"
 #include "services/core/experts/expert_store.h"
 #include "services/core/experts/pinned_batch.h"
 #include "services/expert_storage/arena/arena.h"
+#include "services/expert_storage/client_registry.h"
+#include "services/expert_storage/loads/expert_load.h"
+#include "services/expert_storage/loads/read_scheduler.h"
+#include "services/expert_storage/loads/reads_under_way.h"
 #include "services/expert_storage/prefetch/prefetch_queue.h"
-#include "services/expert_storage/store_client.h"
+#include "services/expert_storage/tenants/tenant_table.h"
 #include "services/expert_storage/working_set.h"
 
 namespace odmoe {
-
-// Experts a client found not resident.
-struct Demand {
-  std::shared_ptr<StoreClient> client;
-  std::vector<int64_t> experts;  // distinct, in the catalog
-  absl::Time deadline = absl::InfiniteFuture();
-  const void* owner = nullptr;  // what Withdraw names it by
-  // Called once for each position of `experts`, unless the demand is withdrawn first, with the
-  // slot, pinned in the client's page and now the callee's to unpin, or why there is none. From any
-  // thread, with no lock of the store held. Does not block.
-  std::function<void(size_t position, absl::StatusOr<uint32_t> slot)> deliver;
-};
 
 class CachingExpertStore final : public ExpertStore, private BatchOwner {
  public:
@@ -56,10 +60,12 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
     bool prefetch = true;
     bool shareable = false;                  // memory lies in memfds, for other processes
     std::unique_ptr<EvictionPolicy> policy;  // null: LRU
+    TenantTable tenants;
+    absl::Duration stalled_after;  // ReadsUnderWay::Options::stalled_after
   };
 
-  // INVALID_ARGUMENT: a model without experts. RESOURCE_EXHAUSTED: a budget below one slot, or no
-  // memory.
+  // INVALID_ARGUMENT: a model without experts. RESOURCE_EXHAUSTED: a budget below one slot, a
+  // tenant's quota below one layer's demand, or no memory.
   static absl::StatusOr<std::unique_ptr<CachingExpertStore>> Create(
       std::unique_ptr<ExpertSource> source, Options options);
   // Waits for the reads under way. Every batch is gone before, every session ended.
@@ -80,8 +86,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   const SharedRegion& table_region() const { return *table_region_; }
   // The caller in this process.
   const std::shared_ptr<StoreClient>& local_client() const { return local_client_; }
-  // A session begins. RESOURCE_EXHAUSTED: too many clients.
-  absl::StatusOr<std::shared_ptr<StoreClient>> AttachClient(std::string name);
+  const TenantTable& tenants() const { return tenants_; }
+  // A session begins, of the tenant that TenantTable::Find makes of the name. RESOURCE_EXHAUSTED:
+  // too many clients. PERMISSION_DENIED: no such tenant.
+  absl::StatusOr<std::shared_ptr<StoreClient>> AttachClient(std::string name,
+                                                            absl::string_view tenant = "");
   // The client's process is about to map its page. False: its session has ended, so it must not.
   bool BeginMapping(const std::shared_ptr<StoreClient>& client);
   // The process has no mapping any more.
@@ -93,28 +102,15 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void Serve(Demand demand);
   // Forgets an owner's demands; what is under way is read to its end. Deliveries that have begun
   // may still come.
-  void Withdraw(const void* owner);
+  void Withdraw(const void* owner) ABSL_LOCKS_EXCLUDED(mutex_);
   // Prefetch for a client. `experts` in the catalog.
   void PrefetchFor(const std::shared_ptr<StoreClient>& client, absl::Span<const int64_t> experts);
 
  private:
-  struct Waiter {
-    size_t position;
-    std::shared_ptr<const Demand> demand;
-  };
-  // One expert on its way in. Owned by loads_; kept from the assignment of a slot to Finish.
-  struct Load {
-    int64_t expert = 0;
-    uint32_t slot = 0;
-    bool reading = false;   // has a slot; else it waits for one
-    bool wished = false;    // a prefetch began it
-    bool prefetch = false;  // and nobody has demanded it yet
-    std::vector<Waiter> waiters;
-  };
   // Calls to make once the mutex is free.
   struct Actions {
-    std::vector<std::pair<Waiter, absl::StatusOr<uint32_t>>> deliveries;
-    std::vector<Load*> reads;
+    std::vector<std::pair<LoadWaiter, absl::StatusOr<uint32_t>>> deliveries;
+    std::vector<ExpertLoad*> reads;
   };
 
   CachingExpertStore(std::unique_ptr<ExpertSource> source, std::unique_ptr<Arena> arena,
@@ -122,74 +118,126 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
                      Options options);
 
   absl::Status AddLocalClient();
-  absl::Status AllPinned(ExpertId id) const;
+  absl::Status SetQuotas(uint64_t demand);
+  uint64_t BytesOf(int64_t expert) const {
+    return catalog().layers()[layer_of_[expert]].layout.bytes;
+  }
 
   // BatchOwner.
   absl::Status Overdue(int64_t expert) const override;
   void BatchReleased(const MissBoard* board, bool unanswered) override;
 
-  absl::StatusOr<std::shared_ptr<StoreClient>> MakeClient(std::string name)
+  // Clients (caching_expert_store_clients.cc).
+  absl::StatusOr<std::shared_ptr<StoreClient>> MakeClient(std::string name, int32_t tenant)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RetireIfGone(const StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireIfGone(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeAccesses(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeAllAccesses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteDemand(StoreClient& client, int64_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  void ServeOne(Waiter waiter, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void JoinLoad(Load& load, Waiter waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AssignSlots(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StartPrefetch(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool Late(const PrefetchWish& wish) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StartRead(Load& load, uint32_t slot, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveWaiters(const std::function<bool(const Waiter&)>& gone)
+  // Demands (caching_expert_store_demands.cc): from a miss to its answers.
+  void Begin(std::shared_ptr<PendingDemand> pending, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Answer(Waiter waiter, absl::StatusOr<uint32_t> slot, Actions& actions)
+  void ServeOne(LoadWaiter waiter, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void JoinLoad(ExpertLoad& load, LoadWaiter waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Queues a load for each tenant that waits for it.
+  void Enqueue(ExpertLoad& load) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Answer(LoadWaiter waiter, absl::StatusOr<uint32_t> slot, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AnswerAll(ExpertLoad& load, const absl::StatusOr<uint32_t>& slot, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes a demand out of the loads it waits for; calls `gone` with each waiter, already taken out
+  // of the load.
+  void Leave(const std::shared_ptr<PendingDemand>& pending,
+             absl::FunctionRef<void(LoadWaiter, const ExpertLoad&)> gone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const std::shared_ptr<PendingDemand>& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WithdrawIf(absl::FunctionRef<bool(const Demand&)> gone)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Why an expert of `load` has not come by its deadline.
+  absl::Status OverdueStatus(int64_t expert, const ExpertLoad* load) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Deliver(Actions& actions) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Read(Load* load) ABSL_LOCKS_EXCLUDED(mutex_);
-  void RunOnPool(Actions actions) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  void OnRead(Load* load, absl::Status status);
-  void Settle(Load& load, const absl::Status& status, Actions& actions)
+  // Loads (caching_expert_store_loads.cc): from the queue to the expert in its slot.
+  void Dispatch(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool StartNextDemand(const ReadScheduler::Pick& pick, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckHash(const Load& load) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Finish(Load* load, absl::Status status);
+  void StartRead(ExpertLoad& load, uint32_t slot, ReadControl::Urgency urgency, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Read(ExpertLoad* load) ABSL_LOCKS_EXCLUDED(mutex_);
+  void RunOnPool(Actions actions) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnRead(ExpertLoad* load, absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckHash(const ExpertLoad& load) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Finish(ExpertLoad* load, absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SettleFailed(std::unique_ptr<ExpertLoad> load, absl::Status status, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SettleRead(ExpertLoad& load, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The load, out of loads_ or hung_.
+  std::unique_ptr<ExpertLoad> Detach(ExpertLoad& load) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Erases a load that nobody waits for and that is not being read.
+  void DropIfUnwanted(int64_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  void WatchStarved();
-  void ExpireStarved(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Prefetch (caching_expert_store_prefetch.cc).
+  void StartPrefetch(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TryPrefetch(const PrefetchWish& wish, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CancelLatePrefetches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Late(const PrefetchWish& wish) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // What must be looked at from time to time (caching_expert_store_watch.cc): deadlines, reads to
+  // be tried again, reads that hang, slots that other processes free.
+  void Watch();
+  absl::Time NextLook() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WakeWatchIfEarlier() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LookAround(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireDemands(absl::Time now, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetryReads(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int64_t epoch_;
   const bool prefetch_enabled_;
   const bool shareable_;
   const uint64_t budget_bytes_;
   const size_t max_batch_;
+  const size_t max_hung_;  // slots that reads which hang may hold beside their experts' new reads
   std::unique_ptr<ExpertSource> source_;
   const std::unique_ptr<Arena> arena_;
   const std::unique_ptr<SharedRegion> table_region_;
   ResidencyTableWriter table_;
+  const TenantTable tenants_;
   std::vector<int32_t> layer_of_;  // entry of catalog().layers(), by expert
   std::shared_ptr<StoreClient> local_client_;
   std::unique_ptr<ArenaView> local_view_;
 
   mutable absl::Mutex mutex_;
   WorkingSet working_set_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<StoreClient>> clients_ ABSL_GUARDED_BY(mutex_);
-  std::vector<PinPage> pages_ ABSL_GUARDED_BY(mutex_);  // those of clients_, in their order
-  uint64_t next_client_ ABSL_GUARDED_BY(mutex_) = 1;
+  ClientRegistry clients_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_clock_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::flat_hash_map<int64_t, std::unique_ptr<Load>> loads_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Load*> starved_ ABSL_GUARDED_BY(mutex_);  // demanded, no slot yet; oldest first
-  PrefetchQueue prefetches_ ABSL_GUARDED_BY(mutex_);
-  uint64_t demand_reads_ ABSL_GUARDED_BY(mutex_) = 0;    // under way
-  uint64_t prefetch_reads_ ABSL_GUARDED_BY(mutex_) = 0;  // under way: 0 or 1
-  StoreStats counters_ ABSL_GUARDED_BY(mutex_);          // but for the gauges
   std::vector<int64_t> accesses_ ABSL_GUARDED_BY(mutex_);  // scratch of TakeAccesses
+
+  absl::flat_hash_set<std::shared_ptr<PendingDemand>> demands_ ABSL_GUARDED_BY(mutex_);
+  PendingDemand::Deadlines deadlines_ ABSL_GUARDED_BY(mutex_);
+  uint64_t demand_count_ ABSL_GUARDED_BY(mutex_) = 0;  // ever
+
+  absl::flat_hash_map<int64_t, std::unique_ptr<ExpertLoad>> loads_ ABSL_GUARDED_BY(mutex_);
+  // Reads that hang, and whose experts have been asked for anew.
+  std::vector<std::unique_ptr<ExpertLoad>> hung_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<absl::Time, int64_t> retries_ ABSL_GUARDED_BY(mutex_);  // experts, by when
+  ReadScheduler scheduler_ ABSL_GUARDED_BY(mutex_);
+  ReadsUnderWay under_way_ ABSL_GUARDED_BY(mutex_);
+  PrefetchQueue prefetches_ ABSL_GUARDED_BY(mutex_);
+  StoreStats counters_ ABSL_GUARDED_BY(mutex_);  // but for the gauges
+
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool slot_may_be_free_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<bool> anyone_starved_{false};  // lets a batch's end skip the mutex
+  absl::CondVar look_now_;                   // wakes the watch
+  absl::Time last_look_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time watch_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // its next look
+  bool active_ ABSL_GUARDED_BY(mutex_) = false;  // since the watch's last look
 
   std::unique_ptr<ThreadPool> pool_;  // hashes large experts; starts reads for others than callers
-  std::thread starved_watch_;
+  std::thread watch_;
 };
 
 }  // namespace odmoe

@@ -1,0 +1,43 @@
+// The clients of a store.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "services/expert_storage/store_client.h"
+
+namespace odmoe {
+
+// All whose pins count, and what those that are gone have left. Not thread-safe: the store calls it
+// under its lock.
+class ClientRegistry {
+ public:
+  // Each takes a look at its pin page per eviction, and a page of memory.
+  static constexpr size_t kMaxClients = 256;
+
+  bool full() const { return clients_.size() >= kMaxClients; }
+  uint64_t NewId() { return next_id_++; }
+  void Add(std::shared_ptr<StoreClient> client);
+  // Forgets the client, but for its counters. False: not of this registry.
+  bool Remove(const StoreClient& client);
+  // Null: gone.
+  const StoreClient* Find(uint64_t id) const;
+
+  absl::Span<const std::shared_ptr<StoreClient>> all() const { return clients_; }
+  // Theirs, in the same order.
+  absl::Span<const PinPage> pages() const { return pages_; }
+  // Of all clients ever.
+  uint64_t hits() const;
+  uint64_t stall_ns() const;
+
+ private:
+  std::vector<std::shared_ptr<StoreClient>> clients_;
+  std::vector<PinPage> pages_;
+  uint64_t next_id_ = 1;
+  uint64_t hits_ = 0;      // of clients that are gone
+  uint64_t stall_ns_ = 0;  // of clients that are gone
+};
+
+}  // namespace odmoe
