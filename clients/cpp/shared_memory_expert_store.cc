@@ -218,6 +218,7 @@ class MappedBatch final : public ExpertBatch {
 
   size_t size() const override { return batch_->size(); }
   bool Ready(size_t i) override { return batch_->Ready(i); }
+  bool AwaitReady(size_t i, absl::Time until) override { return batch_->AwaitReady(i, until); }
   absl::StatusOr<ExpertView> Wait(size_t i) override { return batch_->Wait(i); }
   size_t hits() const override { return batch_->hits(); }
 

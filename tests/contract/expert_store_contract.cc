@@ -175,6 +175,7 @@ TEST_P(ExpertStoreContractTest, AReadThatHangsEndsAtTheDeadline) {
   {
     const auto batch = store_->Acquire({{0, 0}}, Soon());
     ASSERT_TRUE(batch.ok()) << batch.status();
+    EXPECT_FALSE((*batch)->AwaitReady(0, absl::Now()));
     const auto late = (*batch)->Wait(0);
     EXPECT_TRUE(absl::IsDeadlineExceeded(late.status())) << late.status();
     EXPECT_TRUE((*batch)->Ready(0));

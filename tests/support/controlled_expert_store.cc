@@ -22,6 +22,9 @@ class ControlledExpertStore::Batch : public ExpertBatch {
 
   size_t size() const override { return ids_.size(); }
   bool Ready(size_t i) override { return waited_[i]; }
+  bool AwaitReady(size_t i, absl::Time until) override {
+    return waited_[i] || !store_.on_await || store_.on_await(ids_[i], until);
+  }
   size_t hits() const override { return store_.late ? 0 : ids_.size(); }
 
   absl::StatusOr<ExpertView> Wait(size_t i) override {

@@ -31,6 +31,9 @@ class ControlledExpertStore : public ExpertStore {
   bool last_first = false;
   // Called with each Acquire's ids; an error is what Acquire returns.
   std::function<absl::Status(absl::Span<const ExpertId>)> on_acquire;
+  // Called by AwaitReady for an expert that is not ready, with until when; what it returns.
+  // Empty: true, as if it had come.
+  std::function<bool(ExpertId, absl::Time)> on_await;
   // What Wait returns for an expert. Empty: its bytes.
   std::function<absl::Status(ExpertId)> on_wait;
 

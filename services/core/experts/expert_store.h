@@ -31,6 +31,9 @@ class ExpertBatch {
   virtual size_t size() const = 0;
   // True once Wait(i) would not block. A hit is ready from the start.
   virtual bool Ready(size_t i) = 0;
+  // Waits until Ready(i), `until` at most, and returns Ready(i): for who has more to heed while
+  // waiting than the batch's deadline, as a request that may be cancelled.
+  virtual bool AwaitReady(size_t i, absl::Time until) = 0;
   // Waits until expert i is pinned, the batch's deadline at most. May be called again.
   // DATA_LOSS: its bytes are corrupt; the others of the batch are not affected.
   // DEADLINE_EXCEEDED. UNAVAILABLE: the store went away; retry with a new Acquire.

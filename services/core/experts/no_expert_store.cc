@@ -11,6 +11,7 @@ class EmptyBatch : public ExpertBatch {
  public:
   size_t size() const override { return 0; }
   bool Ready(size_t) override { return true; }
+  bool AwaitReady(size_t, absl::Time) override { return true; }
   absl::StatusOr<ExpertView> Wait(size_t) override {
     return absl::InvalidArgumentError("a batch of no experts has none to wait for");
   }

@@ -1,5 +1,6 @@
 #include "services/core/experts/pinned_batch.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -106,19 +107,30 @@ bool PinnedBatch::Ready(size_t i) {
   return entry.miss < 0 || board_->Ready(entry.miss) || absl::Now() >= deadline_;
 }
 
+bool PinnedBatch::AwaitReady(size_t i, absl::Time until) {
+  const Entry& entry = entries_[i];
+  if (entry.miss >= 0) Await(entry.miss, std::min(until, deadline_));
+  return Ready(i);
+}
+
 absl::StatusOr<ExpertView> PinnedBatch::Wait(size_t i) {
   const Entry& entry = entries_[i];
   if (entry.miss < 0) return View(entry, entry.slot);
-  const bool stalls = !board_->Ready(entry.miss);
+  const std::optional<absl::StatusOr<uint32_t>> slot = Await(entry.miss, deadline_);
+  if (!slot.has_value()) return owner_.Overdue(entry.expert);
+  ODMOE_RETURN_IF_ERROR(slot->status());
+  return View(entry, **slot);
+}
+
+std::optional<absl::StatusOr<uint32_t>> PinnedBatch::Await(int32_t miss, absl::Time until) {
+  const bool stalls = !board_->Ready(miss);
   const absl::Time start = stalls ? absl::Now() : absl::Time();
-  const std::optional<absl::StatusOr<uint32_t>> slot = board_->Await(entry.miss, deadline_);
+  std::optional<absl::StatusOr<uint32_t>> slot = board_->Await(miss, until);
   if (stalls) {
     view_.page.CountStall(static_cast<uint64_t>(
         std::max<int64_t>(0, absl::ToInt64Nanoseconds(absl::Now() - start))));
   }
-  if (!slot.has_value()) return owner_.Overdue(entry.expert);
-  ODMOE_RETURN_IF_ERROR(slot->status());
-  return View(entry, **slot);
+  return slot;
 }
 
 ExpertView PinnedBatch::View(const Entry& entry, uint32_t slot) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -63,10 +64,13 @@ class PinnedBatch final : public ExpertBatch {
 
   size_t size() const override { return entries_.size(); }
   bool Ready(size_t i) override;
+  bool AwaitReady(size_t i, absl::Time until) override;
   absl::StatusOr<ExpertView> Wait(size_t i) override;
   size_t hits() const override { return hits_; }
 
  private:
+  // Waits, and counts the wait as a stall.
+  std::optional<absl::StatusOr<uint32_t>> Await(int32_t miss, absl::Time until);
   struct Entry {
     int64_t expert = 0;
     const ExpertLayout* layout = nullptr;

@@ -12,6 +12,9 @@
 namespace odmoe {
 namespace {
 
+// How soon a request that waits for an expert notices that it was cancelled.
+constexpr absl::Duration kArrivalPoll = absl::Milliseconds(10);
+
 WeightMatrix MatrixOf(const ExpertTensor& tensor, const std::byte* bytes,
                       const ObservedTensor* observed, int32_t expert) {
   WeightMatrix matrix = {tensor.dtype, tensor.rows, tensor.columns,
@@ -129,6 +132,14 @@ absl::Status ExpertStage::RunWave(const Step& step, const LayerWeights& weights,
   return absl::OkStatus();
 }
 
+absl::Status ExpertStage::AwaitArrival(const Step& step, ExpertBatch& batch, size_t position) {
+  while (step.cancellation != nullptr &&
+         !batch.AwaitReady(position, absl::Now() + kArrivalPoll)) {
+    ODMOE_RETURN_IF_ERROR(step.CheckWanted());
+  }
+  return batch.Wait(position).status();
+}
+
 absl::Status ExpertStage::TakeArrived(const Step& step, ExpertBatch& batch) {
   arrived_.clear();
   for (const size_t position : pending_) {
@@ -137,7 +148,7 @@ absl::Status ExpertStage::TakeArrived(const Step& step, ExpertBatch& batch) {
   if (arrived_.empty()) {
     arrived_.push_back({pending_.front()});
     const int64_t start_ns = absl::GetCurrentTimeNanos();
-    const absl::Status status = batch.Wait(pending_.front()).status();
+    const absl::Status status = AwaitArrival(step, batch, pending_.front());
     step.use->stall_ms += static_cast<double>(absl::GetCurrentTimeNanos() - start_ns) * 1e-6;
     ODMOE_RETURN_IF_ERROR(status);
   }

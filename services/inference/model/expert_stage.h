@@ -51,6 +51,8 @@ class ExpertStage {
   // asked for.
   absl::Status RunWave(const Step& step, const LayerWeights& weights, int32_t layer, size_t first,
                        size_t count, Activations& x, absl::FunctionRef<void()> meanwhile);
+  // Waits for an expert until it comes, or nobody wants it any more.
+  static absl::Status AwaitArrival(const Step& step, ExpertBatch& batch, size_t position);
   // Moves the experts that have arrived from pending_ to arrived_, waiting for one if none has.
   absl::Status TakeArrived(const Step& step, ExpertBatch& batch);
   void ComputeArrived(const LayerWeights& weights, size_t first, Activations& x);

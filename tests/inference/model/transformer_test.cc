@@ -162,6 +162,26 @@ TEST_F(TransformerTest, TheStoresErrorIsTheStepsError) {
             absl::StatusCode::kUnavailable);
 }
 
+TEST_F(TransformerTest, CancellationIsNoticedWhileAnExpertIsAwaited) {
+  store_->late = true;
+  Cancellation cancellation;
+  int waits = 0;
+  store_->on_await = [&](ExpertId, absl::Time until) {
+    EXPECT_LT(until, absl::InfiniteFuture());
+    if (++waits == 3) cancellation.Cancel();
+    return false;
+  };
+  store_->on_wait = [](ExpertId) { return absl::InternalError("waited for what never comes"); };
+  ComputePool pool(1);
+  Transformer transformer = Make(pool);
+  KvCache cache(config_);
+  Step step = StepOf({tokens_.data(), 1}, cache);
+  step.cancellation = &cancellation;
+  EXPECT_EQ(transformer.Forward(step).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(waits, 3);
+  EXPECT_EQ(store_->open_batches(), 0);
+}
+
 TEST_F(TransformerTest, CancellationIsNoticedWithinALayer) {
   ComputePool pool(1);
   Transformer transformer = Make(pool);
