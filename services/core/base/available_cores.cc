@@ -4,23 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <thread>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "services/core/base/cgroup_folders.h"
 
 namespace odmoe {
 namespace {
-
-std::string FileText(const std::string& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 // "max 100000", "-1" or an empty text is no bound.
 std::optional<double> Ratio(absl::string_view quota, absl::string_view period) {
@@ -45,22 +37,9 @@ std::optional<double> BoundOf(const std::string& folder, bool version2) {
 
 std::optional<double> CgroupCores(const std::string& membership, const std::string& mount) {
   std::optional<double> least;
-  for (absl::string_view line : absl::StrSplit(membership, '\n')) {
-    // "0::/a/b", or "4:cpu,cpuacct:/a/b" of version 1.
-    const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits(':', 2));
-    if (parts.size() != 3) continue;
-    const std::vector<absl::string_view> controllers = absl::StrSplit(parts[1], ',');
-    const bool version2 = parts[1].empty();
-    if (!version2 && !absl::c_linear_search(controllers, "cpu")) continue;
-    const std::string root = version2 ? mount : absl::StrCat(mount, "/", parts[1]);
-    // A container sees its own group as the root of the mount, whatever its path is outside.
-    for (std::string group = parts[2];;) {
-      if (const auto here = BoundOf(absl::StrCat(root, group), version2)) {
-        least = least ? std::min(*least, *here) : *here;
-      }
-      if (group.empty()) break;
-      group.resize(std::min(group.size() - 1, group.rfind('/')));
-    }
+  for (const CgroupFolder& folder : CgroupFolders(membership, mount, "cpu")) {
+    const auto here = BoundOf(folder.path, folder.version2);
+    if (here) least = least ? std::min(*least, *here) : *here;
   }
   return least;
 }

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <fstream>
-#include <optional>
 #include <string>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "services/core/base/cgroup_folders.h"
 
 namespace odmoe {
 namespace {
@@ -27,34 +27,35 @@ std::optional<uint64_t> KilobyteField(const std::string& path, absl::string_view
 }
 
 std::optional<uint64_t> NumberInFile(const std::string& path) {
-  std::ifstream in(path);
-  std::string text;
+  const std::string text = FileText(path);
   uint64_t value = 0;
-  if (!(in >> text) || !absl::SimpleAtoi(text, &value)) return std::nullopt;  // "max" is no limit
+  if (!absl::SimpleAtoi(text, &value)) return std::nullopt;  // "max" is no limit
   return value;
 }
 
-// What the cgroup-v2 limits on the way from this process's group to the root still leave.
-std::optional<uint64_t> CgroupLeft() {
-  std::ifstream in("/proc/self/cgroup");
-  std::string line;
-  std::optional<uint64_t> left;
-  while (std::getline(in, line)) {
-    if (line.rfind("0::", 0) != 0) continue;
-    for (std::string group = line.substr(3); !group.empty();) {
-      const std::string folder = absl::StrCat("/sys/fs/cgroup", group);
-      const auto limit = NumberInFile(folder + "/memory.max");
-      const auto used = NumberInFile(folder + "/memory.current");
-      if (limit && used) {
-        const uint64_t here = *limit > *used ? *limit - *used : 0;
-        left = left ? std::min(*left, here) : here;
-      }
-      const size_t slash = group.rfind('/');
-      if (slash == std::string::npos || group == "/") break;
-      group = slash == 0 ? "/" : group.substr(0, slash);
-    }
+// The figure of a "name 123" line, in bytes; 0 where there is none.
+uint64_t StatField(const std::string& stat, absl::string_view name) {
+  for (absl::string_view line : absl::StrSplit(stat, '\n')) {
+    uint64_t bytes = 0;
+    if (absl::ConsumePrefix(&line, name) && absl::SimpleAtoi(line, &bytes)) return bytes;
   }
-  return left;
+  return 0;
+}
+
+// What one group's limit still leaves. Pages of files are counted as used, but go when they must.
+std::optional<uint64_t> LeftIn(const CgroupFolder& folder) {
+  const bool v2 = folder.version2;
+  const auto limit =
+      NumberInFile(folder.path + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
+  const auto used =
+      NumberInFile(folder.path + (v2 ? "/memory.current" : "/memory.usage_in_bytes"));
+  if (!limit || !used) return std::nullopt;
+  const std::string stat = FileText(folder.path + "/memory.stat");
+  const uint64_t files =
+      v2 ? StatField(stat, "inactive_file ") + StatField(stat, "active_file ")
+         : StatField(stat, "total_inactive_file ") + StatField(stat, "total_active_file ");
+  const uint64_t kept = *used - std::min(*used, files);
+  return *limit > kept ? *limit - kept : 0;
 }
 
 }  // namespace
@@ -63,10 +64,19 @@ uint64_t PeakRssBytes() { return KilobyteField("/proc/self/status", "VmHWM:").va
 
 uint64_t RssBytes() { return KilobyteField("/proc/self/status", "VmRSS:").value_or(0); }
 
+std::optional<uint64_t> CgroupMemoryLeft(const std::string& membership, const std::string& mount) {
+  std::optional<uint64_t> left;
+  for (const CgroupFolder& folder : CgroupFolders(membership, mount, "memory")) {
+    const auto here = LeftIn(folder);
+    if (here) left = left ? std::min(*left, *here) : *here;
+  }
+  return left;
+}
+
 absl::StatusOr<uint64_t> AvailableMemoryBytes() {
   const auto machine = KilobyteField("/proc/meminfo", "MemAvailable:");
   if (!machine) return absl::UnavailableError("/proc/meminfo does not say MemAvailable");
-  const auto group = CgroupLeft();
+  const auto group = CgroupMemoryLeft(FileText("/proc/self/cgroup"), "/sys/fs/cgroup");
   return group ? std::min(*machine, *group) : *machine;
 }
 

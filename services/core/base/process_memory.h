@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 
@@ -17,5 +19,10 @@ uint64_t RssBytes();
 // Bytes this process could still take: the smaller of the machine's MemAvailable and what the
 // cgroup limits above it leave. UNAVAILABLE: /proc is not readable.
 absl::StatusOr<uint64_t> AvailableMemoryBytes();
+
+// What the memory limits of the cgroups leave that `membership` (the text of /proc/self/cgroup)
+// names, and of those above them, of version 1 and 2, below `mount` ("/sys/fs/cgroup"); nothing
+// where there is no limit. Pages of files that the kernel can drop count as left.
+std::optional<uint64_t> CgroupMemoryLeft(const std::string& membership, const std::string& mount);
 
 }  // namespace odmoe
