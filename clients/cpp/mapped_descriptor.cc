@@ -23,7 +23,9 @@
 namespace odmoe {
 namespace {
 
-constexpr size_t kMaxFds = 8;
+// As the server's.
+constexpr size_t kMaxFds = 250;
+constexpr size_t kMaxPacketBytes = 4096;
 constexpr timeval kTimeout = {5, 0};
 
 absl::Status SocketError(const std::string& path, const char* call) {
@@ -52,9 +54,10 @@ absl::StatusOr<OwnedFd> ConnectTo(const std::string& path) {
   return fd;
 }
 
-absl::StatusOr<std::vector<OwnedFd>> ReceiveFds(int socket, const std::string& path) {
-  char byte = 0;
-  iovec data{&byte, 1};
+// A packet of nothing: the other end has closed.
+absl::StatusOr<DescriptorPacket> Receive(int socket, const std::string& path) {
+  char bytes[kMaxPacketBytes];
+  iovec data{bytes, sizeof(bytes)};
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
@@ -63,18 +66,22 @@ absl::StatusOr<std::vector<OwnedFd>> ReceiveFds(int socket, const std::string& p
   message.msg_controllen = sizeof(control);
   const ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   if (n < 0) return SocketError(path, "recvmsg");
-  std::vector<OwnedFd> fds;
+  DescriptorPacket packet;
+  packet.bytes.assign(bytes, static_cast<size_t>(n));
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (size_t i = 0; i < count; ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-      fds.emplace_back(fd);
+      packet.fds.emplace_back(fd);
     }
   }
-  if (n == 0) return absl::PermissionDeniedError(absl::StrCat(path, ": the token was refused"));
-  return fds;
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    return absl::UnavailableError(absl::StrCat(
+        path, ": a packet was cut short; may this process open more files (ulimit -n)?"));
+  }
+  return packet;
 }
 
 }  // namespace
@@ -87,7 +94,12 @@ absl::StatusOr<FetchedDescriptors> FetchDescriptors(const std::string& socket_pa
       static_cast<ssize_t>(token.size())) {
     return SocketError(socket_path, "send");
   }
-  ODMOE_ASSIGN_OR_RETURN(fetched.fds, ReceiveFds(fetched.socket.get(), socket_path));
+  ODMOE_ASSIGN_OR_RETURN(DescriptorPacket packet, Receive(fetched.socket.get(), socket_path));
+  if (packet.bytes.empty()) {
+    return absl::PermissionDeniedError(absl::StrCat(socket_path, ": the token was refused"));
+  }
+  fetched.bytes = std::move(packet.bytes);
+  fetched.fds = std::move(packet.fds);
   if (fetched.fds.size() != count) {
     return absl::FailedPreconditionError(absl::StrCat(
         socket_path, ": got ", fetched.fds.size(), " descriptors, expected ", count));
@@ -95,9 +107,16 @@ absl::StatusOr<FetchedDescriptors> FetchDescriptors(const std::string& socket_pa
   return fetched;
 }
 
+absl::StatusOr<DescriptorPacket> ReceivePacket(const OwnedFd& socket) {
+  ODMOE_ASSIGN_OR_RETURN(DescriptorPacket packet, Receive(socket.get(), "the store's socket"));
+  if (packet.bytes.empty()) return absl::UnavailableError("the store has closed its socket");
+  return packet;
+}
+
 absl::StatusOr<std::unique_ptr<MappedDescriptor>> MappedDescriptor::Map(const OwnedFd& fd,
                                                                         uint64_t bytes,
-                                                                        bool writable) {
+                                                                        bool writable,
+                                                                        std::byte* place) {
   struct stat info;
   if (fstat(fd.get(), &info) != 0 || bytes == 0 || static_cast<uint64_t>(info.st_size) != bytes) {
     return absl::FailedPreconditionError(absl::StrCat("shared memory of ", info.st_size,
@@ -108,7 +127,8 @@ absl::StatusOr<std::unique_ptr<MappedDescriptor>> MappedDescriptor::Map(const Ow
     return absl::FailedPreconditionError("shared memory that is not sealed against shrinking");
   }
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  void* address = mmap(nullptr, bytes, protection, MAP_SHARED, fd.get(), 0);
+  const int flags = MAP_SHARED | (place != nullptr ? MAP_FIXED : 0);
+  void* address = mmap(place, bytes, protection, flags, fd.get(), 0);
   if (address == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot map ", bytes, " bytes: ", std::strerror(errno)));
@@ -116,9 +136,16 @@ absl::StatusOr<std::unique_ptr<MappedDescriptor>> MappedDescriptor::Map(const Ow
   // The pages are there already; this fills the page table, so that no hit faults. Where the kernel
   // does not know it, the first touches do.
   madvise(address, bytes, MADV_POPULATE_READ);
-  return absl::WrapUnique(new MappedDescriptor(static_cast<std::byte*>(address), bytes));
+  return absl::WrapUnique(new MappedDescriptor(static_cast<std::byte*>(address), bytes,
+                                               place != nullptr));
 }
 
-MappedDescriptor::~MappedDescriptor() { munmap(data_, size_); }
+MappedDescriptor::~MappedDescriptor() {
+  if (placed_) {
+    mmap(data_, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  } else {
+    munmap(data_, size_);
+  }
+}
 
 }  // namespace odmoe

@@ -1,7 +1,15 @@
 #include "clients/cpp/shared_memory_expert_store.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -12,10 +20,12 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "clients/cpp/expert_storage_admin.h"
+#include "clients/cpp/mapped_arena.h"
 #include "clients/cpp/mapped_descriptor.h"
 #include "clients/cpp/store_session.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/experts/pinned_batch.h"
+#include "services/core/experts/segment_message.h"
 #include "services/core/rpc/channel.h"
 
 namespace odmoe {
@@ -50,16 +60,20 @@ class Connection final : public StoreSession::Listener,
              std::unique_ptr<ExpertStorageAdmin> admin)
       : catalog_(std::move(catalog)),
         model_(model.name),
-        max_batch_(model.max_batch),
         admin_(std::move(admin)) {}
 
   ~Connection() override {
     // Before the memory goes: outcomes that still come drop their pins in it.
     session_.reset();
+    if (follower_.joinable()) {
+      const uint64_t one = 1;
+      [[maybe_unused]] const ssize_t n = write(wake_.get(), &one, sizeof(one));
+      follower_.join();
+    }
   }
 
   bool lost() const { return lost_.load(std::memory_order_acquire) || view_->table.closed(); }
-  size_t max_batch() const { return max_batch_; }
+  size_t max_batch() const { return view_->table.max_batch(); }
   bool Resident(ExpertId id) const { return view_->Resident(id); }
 
   absl::StatusOr<StoreStats> Stats() {
@@ -70,7 +84,7 @@ class Connection final : public StoreSession::Listener,
   absl::StatusOr<std::unique_ptr<PinnedBatch>> Acquire(absl::Span<const ExpertId> ids,
                                                        absl::Time deadline) {
     ODMOE_ASSIGN_OR_RETURN(auto batch,
-                           PinnedBatch::PinResident(*view_, *this, ids, deadline, max_batch_));
+                           PinnedBatch::PinResident(*view_, *this, ids, deadline, max_batch()));
     if (batch->board() != nullptr) AskFor(*batch, deadline);
     return batch;
   }
@@ -97,30 +111,68 @@ class Connection final : public StoreSession::Listener,
       return absl::UnavailableError("the expert store was restarted just now; try again");
     }
     ODMOE_ASSIGN_OR_RETURN(auto fetched,
-                           FetchDescriptors(attachment.socket_path, attachment.token, 3));
+                           FetchDescriptors(attachment.socket_path, attachment.token, 2));
     socket_ = std::move(fetched.socket);
     ODMOE_ASSIGN_OR_RETURN(
-        arena_, MappedDescriptor::Map(fetched.fds[0], attachment.arena_bytes, /*writable=*/false));
+        table_, MappedDescriptor::Map(fetched.fds[0], attachment.table_bytes, /*writable=*/false));
     ODMOE_ASSIGN_OR_RETURN(
-        table_, MappedDescriptor::Map(fetched.fds[1], attachment.table_bytes, /*writable=*/false));
-    ODMOE_ASSIGN_OR_RETURN(
-        pins_, MappedDescriptor::Map(fetched.fds[2], attachment.pin_page_bytes, /*writable=*/true));
+        pins_, MappedDescriptor::Map(fetched.fds[1], attachment.pin_page_bytes, /*writable=*/true));
     ODMOE_ASSIGN_OR_RETURN(const ResidencyTable table, ResidencyTable::Attach(table_->bytes()));
     const ResidencyShape shape = table.shape();
     if (shape.epoch != model.epoch ||
         shape.expert_count != static_cast<uint64_t>(catalog_->expert_count()) ||
-        shape.slot_bytes < catalog_->max_expert_bytes() ||
-        shape.slot_bytes > arena_->bytes().size() / std::max<uint64_t>(1, shape.slot_count)) {
+        shape.slot_bytes < catalog_->max_expert_bytes() || shape.slot_count == 0) {
       return absl::FailedPreconditionError(absl::StrCat(
           "residency table of epoch ", shape.epoch, ", ", shape.expert_count, " experts, ",
           shape.slot_count, " slots of ", shape.slot_bytes, " bytes does not fit the model's ",
-          catalog_->expert_count(), " experts and the arena's ", arena_->bytes().size(), " bytes"));
+          catalog_->expert_count(), " experts"));
     }
     ODMOE_ASSIGN_OR_RETURN(const PinPage page,
                            PinPage::Attach(pins_->bytes(), model.epoch, shape.slot_count));
+    ODMOE_ASSIGN_OR_RETURN(arena_, MappedArena::Reserve(shape.arena()));
+    for (bool more = true; more;) {
+      ODMOE_ASSIGN_OR_RETURN(const SegmentMessage message, TakeMessage(page));
+      more = message.more;
+    }
     view_ = std::make_unique<ArenaView>(
-        ArenaView{catalog_.get(), arena_->bytes().data(), shape.slot_bytes, table, page});
+        ArenaView{catalog_.get(), arena_->base(), shape.arena(), arena_->mapped(), table, page});
+    wake_ = OwnedFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (wake_.get() < 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("eventfd: ", std::strerror(errno)));
+    }
+    follower_ = std::thread([this] { FollowSegments(); });
     return absl::OkStatus();
+  }
+
+  // Receives a message about segments, and does what it says.
+  absl::StatusOr<SegmentMessage> TakeMessage(const PinPage& pins) {
+    ODMOE_ASSIGN_OR_RETURN(const DescriptorPacket packet, ReceivePacket(socket_));
+    ODMOE_ASSIGN_OR_RETURN(SegmentMessage message, DecodeSegmentMessage(packet.bytes));
+    ODMOE_RETURN_IF_ERROR(arena_->Apply(message, packet.fds, pins));
+    return message;
+  }
+
+  // Maps and unmaps as the store's budget changes, and says when it is done. Where it cannot, the
+  // connection is lost: the store ends the session of who does not answer.
+  void FollowSegments() {
+    while (true) {
+      pollfd polled[2] = {{wake_.get(), POLLIN, 0}, {socket_.get(), POLLIN, 0}};
+      if (poll(polled, 2, -1) < 0 && errno != EINTR) return;
+      if (polled[0].revents != 0) return;
+      if (polled[1].revents == 0) continue;
+      const auto message = TakeMessage(view_->page);
+      if (!message.ok()) {
+        OnLost(absl::UnavailableError(
+            absl::StrCat("the expert store's memory is lost: ", message.status().message())));
+        return;
+      }
+      if (message->sequence == 0) continue;
+      SegmentMessage done;
+      done.sequence = message->sequence;
+      const std::string answer = EncodeSegmentMessage(done);
+      [[maybe_unused]] const ssize_t n =
+          send(socket_.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    }
   }
 
   void AskFor(const PinnedBatch& batch, absl::Time deadline) {
@@ -145,6 +197,11 @@ class Connection final : public StoreSession::Listener,
     if (slot.ok() && *slot >= view_->page.slot_count()) {
       slot = absl::InternalError(absl::StrCat("the expert store names slot ", *slot, " of ",
                                               view_->page.slot_count()));
+    } else if (slot.ok() && !view_->Mapped(*slot)) {
+      // Pinned for us, in memory that we did not map in time: our session is ended.
+      PinPage page = view_->page;
+      page.Unpin(*slot);
+      slot = absl::UnavailableError("the session with the expert store is lost");
     }
     std::shared_ptr<MissBoard> board;
     size_t entry = 0;
@@ -193,16 +250,17 @@ class Connection final : public StoreSession::Listener,
 
   const std::shared_ptr<const ExpertCatalog> catalog_;
   const std::string model_;
-  const size_t max_batch_;
   const std::unique_ptr<ExpertStorageAdmin> admin_;
   // The socket goes last: its end tells the store that nothing is mapped any more.
   OwnedFd socket_;
-  std::unique_ptr<MappedDescriptor> arena_;
+  std::unique_ptr<MappedArena> arena_;
   std::unique_ptr<MappedDescriptor> table_;
   std::unique_ptr<MappedDescriptor> pins_;
   std::unique_ptr<ArenaView> view_;
   std::unique_ptr<StoreSession> session_;
   std::atomic<bool> lost_{false};
+  OwnedFd wake_;          // ends follower_
+  std::thread follower_;  // FollowSegments
 
   absl::Mutex mutex_;
   int64_t next_request_ ABSL_GUARDED_BY(mutex_) = 1;
@@ -240,7 +298,6 @@ class SharedMemoryExpertStore final : public ExpertStore {
     ODMOE_ASSIGN_OR_RETURN(
         connection_, Connection::Open(endpoint_, description.model, catalog_, std::move(admin),
                                       absl::Now() + kConnectTimeout));
-    max_batch_.store(connection_->max_batch());
     return absl::OkStatus();
   }
 
@@ -267,7 +324,10 @@ class SharedMemoryExpertStore final : public ExpertStore {
     return !connection_->lost() && connection_->Resident(id);
   }
 
-  size_t max_batch() const override { return max_batch_.load(); }
+  size_t max_batch() const override {
+    absl::ReaderMutexLock lock(&mutex_);
+    return connection_->max_batch();
+  }
 
   absl::StatusOr<StoreStats> Stats() override {
     ODMOE_ASSIGN_OR_RETURN(const auto connection, Connected(absl::Now() + kRedialTimeout));
@@ -310,7 +370,6 @@ class SharedMemoryExpertStore final : public ExpertStore {
     dial_status_ = connection.status();
     if (!connection.ok()) return;
     connection_ = *std::move(connection);
-    max_batch_.store(connection_->max_batch());
   }
 
   absl::StatusOr<std::shared_ptr<Connection>> Redial(absl::Time deadline) {
@@ -342,7 +401,6 @@ class SharedMemoryExpertStore final : public ExpertStore {
   const std::string endpoint_;
   const std::string model_;
   std::shared_ptr<const ExpertCatalog> catalog_;  // of the first connection, kept for good
-  std::atomic<size_t> max_batch_{0};
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<Connection> connection_ ABSL_GUARDED_BY(mutex_);  // never null once connected

@@ -16,14 +16,6 @@ namespace {
 
 constexpr size_t kHashThreads = 2;
 
-// Half of the slots, so that two callers never wait for one another; all of them where every expert
-// has a slot and nobody ever waits for one.
-size_t MaxBatch(const ResidencyShape& shape, uint64_t demand) {
-  if (shape.slot_count >= shape.expert_count) return shape.slot_count;
-  const uint64_t least = std::min<uint64_t>(std::max<uint64_t>(1, demand), shape.slot_count);
-  return std::max(least, shape.slot_count / 2);
-}
-
 // A layer's demand is read in one turn of its tenant.
 uint64_t TurnBytes(const ExpertCatalog& catalog, uint64_t demand) {
   return std::max<uint64_t>(1, demand) * catalog.max_expert_bytes();
@@ -31,6 +23,36 @@ uint64_t TurnBytes(const ExpertCatalog& catalog, uint64_t demand) {
 
 size_t PrefetchCapacity(uint64_t slot_count) {
   return std::clamp<size_t>(2 * slot_count, 64, 4096);
+}
+
+// The whole budget, checked before the first page is touched.
+absl::StatusOr<std::unique_ptr<Arena>> PopulatedArena(uint64_t slot_bytes, uint64_t slots,
+                                                      const CachingExpertStore::Options& options,
+                                                      uint64_t expert_count) {
+  const uint64_t bytes = slots * slot_bytes;
+  ODMOE_RETURN_IF_ERROR(CheckMemoryLeft("an expert budget", bytes));
+  Arena::Options arena_options;
+  ODMOE_ASSIGN_OR_RETURN(arena_options.shape, MakeArenaShape(slot_bytes, expert_count, slots,
+                                                             options.segment_slots));
+  arena_options.shareable = options.shareable;
+  arena_options.huge_pages = options.huge_pages;
+  arena_options.lock_memory = options.lock_memory;
+  const std::vector<Arena::Segment> segments =
+      PlanResize(arena_options.shape, {}, slots).add;
+  ODMOE_ASSIGN_OR_RETURN(auto arena, Arena::Create(arena_options,
+                                                   static_cast<uint32_t>(segments.size())));
+  for (const Arena::Segment& segment : segments) {
+    ODMOE_RETURN_IF_ERROR(arena->Add(segment.number, segment.slots));
+    if (options.populated) options.populated(arena->bytes(), bytes);
+  }
+  if (options.huge_pages != HugePages::kAlways) return arena;
+  const uint64_t granted = arena->MeasureGrants().huge_page_bytes;
+  // The last page of each segment may be a part of one.
+  if (granted + segments.size() * ArenaShape::kHugePageBytes >= bytes) return arena;
+  return absl::FailedPreconditionError(absl::StrCat(
+      "huge pages always, but of ", FormatBytes(bytes), " the kernel maps ", FormatBytes(granted),
+      " by them; allow them (echo advise > /sys/kernel/mm/transparent_hugepage/",
+      options.shareable ? "shmem_enabled" : "enabled", "), or use auto"));
 }
 
 }  // namespace
@@ -50,12 +72,14 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> CachingExpertStore::Create(
                      FormatBytes(options.budget_bytes), ") is below one expert's slot, ",
                      slot_bytes, " bytes (", FormatBytes(slot_bytes), ")"));
   }
-  ODMOE_ASSIGN_OR_RETURN(auto arena, Arena::Create(slot_bytes, slot_count, options.shareable));
+  ODMOE_ASSIGN_OR_RETURN(auto arena, PopulatedArena(slot_bytes, slot_count, options,
+                                                    static_cast<uint64_t>(catalog.expert_count())));
   ResidencyShape shape;
   shape.epoch = absl::GetCurrentTimeNanos();
   shape.expert_count = static_cast<uint64_t>(catalog.expert_count());
-  shape.slot_count = slot_count;
+  shape.slot_count = arena->shape().slot_limit();
   shape.slot_bytes = slot_bytes;
+  shape.segment_slots = arena->shape().segment_slots;
   SharedRegion::Options table_options;
   table_options.name = "odmoe-residency-table";
   table_options.bytes = ResidencyTable::BytesFor(shape.expert_count);
@@ -65,11 +89,11 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> CachingExpertStore::Create(
   if (options.policy == nullptr) {
     options.policy = std::make_unique<LruPolicy>(catalog.expert_count());
   }
-  const uint64_t demand = options.demand;
   auto store = absl::WrapUnique(new CachingExpertStore(
       std::move(source), std::move(arena), std::move(table_region), table, std::move(options)));
-  ODMOE_RETURN_IF_ERROR(store->SetQuotas(demand));
-  ODMOE_RETURN_IF_ERROR(store->AddLocalClient());
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> quotas,
+                         store->QuotaSlots(store->budget_bytes()));
+  ODMOE_RETURN_IF_ERROR(store->AddLocalClient(quotas));
   return store;
 }
 
@@ -80,9 +104,10 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
     : epoch_(table.shape().epoch),
       prefetch_enabled_(options.prefetch),
       shareable_(options.shareable),
+      demand_(options.demand),
+      client_patience_(options.client_patience),
       budget_bytes_(options.budget_bytes),
-      max_batch_(MaxBatch(table.shape(), options.demand)),
-      max_hung_(table.shape().slot_count / 4),
+      max_hung_(arena->slot_count() / 4),
       source_(std::move(source)),
       arena_(std::move(arena)),
       table_region_(std::move(table_region)),
@@ -91,8 +116,8 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       working_set_(table, std::move(options.policy)),
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
       under_way_({source_->desired_bytes_under_way(),
-                  std::max<size_t>(1, table.shape().slot_count / 4), options.stalled_after}),
-      prefetches_(PrefetchCapacity(table.shape().slot_count)),
+                  std::max<size_t>(1, arena_->slot_count() / 4), options.stalled_after}),
+      prefetches_(PrefetchCapacity(arena_->slot_count())),
       pool_(std::make_unique<ThreadPool>(kHashThreads)) {
   layer_of_.reserve(catalog().expert_count());
   for (size_t layer = 0; layer < catalog().layers().size(); ++layer) {
@@ -124,37 +149,46 @@ CachingExpertStore::~CachingExpertStore() {
   source_.reset();
 }
 
-absl::Status CachingExpertStore::SetQuotas(uint64_t demand) {
-  absl::MutexLock lock(&mutex_);
-  const uint64_t least = std::min(std::max<uint64_t>(1, demand), arena_->slot_count());
+absl::StatusOr<std::vector<uint64_t>> CachingExpertStore::QuotaSlots(uint64_t budget_bytes) const {
+  const uint64_t slot_bytes = arena_->shape().slot_bytes;
+  const uint64_t least = minimum_budget_bytes() / slot_bytes;
+  std::vector<uint64_t> quotas(tenants_.size(), WorkingSet::kNoQuota);
   for (int32_t tenant = 0; tenant < static_cast<int32_t>(tenants_.size()); ++tenant) {
     if (!tenants_[tenant].cache.has_value()) continue;
-    const uint64_t bytes = tenants_.QuotaBytes(tenant, budget_bytes_);
-    const uint64_t slots = bytes / arena_->slot_bytes();
-    if (slots < least) {
+    const uint64_t bytes = tenants_.QuotaBytes(tenant, budget_bytes);
+    quotas[tenant] = bytes / slot_bytes;
+    if (quotas[tenant] < least) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "tenant '", tenants_[tenant].name, "' may take ", FormatBytes(bytes), " of ",
-          FormatBytes(budget_bytes_), ", which holds ", slots, " experts; one layer demands ",
-          least, " (", FormatBytes(least * arena_->slot_bytes()), ")"));
+          FormatBytes(budget_bytes), ", which holds ", quotas[tenant],
+          " experts; one layer demands ", least, " (", FormatBytes(least * slot_bytes), ")"));
     }
-    working_set_.SetQuota(tenant, slots);
   }
-  return absl::OkStatus();
+  return quotas;
 }
 
-absl::Status CachingExpertStore::AddLocalClient() {
+void CachingExpertStore::SetQuotas(const std::vector<uint64_t>& slots) {
+  for (size_t tenant = 0; tenant < slots.size(); ++tenant) {
+    working_set_.SetQuota(static_cast<int32_t>(tenant), slots[tenant]);
+  }
+}
+
+absl::Status CachingExpertStore::AddLocalClient(const std::vector<uint64_t>& quotas) {
   absl::MutexLock lock(&mutex_);
+  SetQuotas(quotas);
   ODMOE_ASSIGN_OR_RETURN(local_client_, MakeClient("this process", kDefaultTenant));
-  local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->region().bytes().data(),
-                                                      arena_->slot_bytes(), table_,
-                                                      local_client_->page});
+  local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->base(), arena_->shape(),
+                                                      nullptr, table_, local_client_->page});
+  segments_ = arena_->segments();
+  for (const Arena::Segment& segment : segments_) Circulate(segment);
+  SetMaxBatch(working_set_.slots().in_circulation());
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<ExpertBatch>> CachingExpertStore::Acquire(
     absl::Span<const ExpertId> ids, absl::Time deadline) {
   ODMOE_ASSIGN_OR_RETURN(auto batch, PinnedBatch::PinResident(*local_view_, *this, ids, deadline,
-                                                              max_batch_));
+                                                              max_batch()));
   if (batch->board() != nullptr) {
     Demand demand;
     demand.client = local_client_;
@@ -185,8 +219,8 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   TakeAllAccesses();
   StoreStats stats = counters_;
   stats.budget_bytes = budget_bytes_;
-  stats.slot_bytes = arena_->slot_bytes();
-  stats.slot_count = arena_->slot_count();
+  stats.slot_bytes = arena_->shape().slot_bytes;
+  stats.slot_count = working_set_.slots().in_circulation();
   stats.resident_experts = working_set_.resident();
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
   stats.pinned_experts = working_set_.CountPinned(clients_.pages());

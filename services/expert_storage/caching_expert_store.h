@@ -42,6 +42,7 @@
 #include "services/core/experts/expert_store.h"
 #include "services/core/experts/pinned_batch.h"
 #include "services/expert_storage/arena/arena.h"
+#include "services/expert_storage/arena/resize_plan.h"
 #include "services/expert_storage/client_registry.h"
 #include "services/expert_storage/loads/expert_load.h"
 #include "services/expert_storage/loads/read_scheduler.h"
@@ -59,13 +60,22 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
     uint64_t demand = 1;        // experts of a layer that one token asks for
     bool prefetch = true;
     bool shareable = false;                  // memory lies in memfds, for other processes
+    HugePages huge_pages = HugePages::kAuto;
+    bool lock_memory = false;                // where the system allows it
+    uint32_t segment_slots = 0;              // of the arena; 0: chosen
+    // How long a client's process may take to map or unmap segments when the budget changes:
+    // milliseconds a gigabyte, and what the scheduler needs.
+    absl::Duration client_patience = absl::Seconds(10);
+    // Told while the arena is populated, which takes a second for some gigabytes.
+    std::function<void(uint64_t bytes, uint64_t of_bytes)> populated;
     std::unique_ptr<EvictionPolicy> policy;  // null: LRU
     TenantTable tenants;
     absl::Duration stalled_after;  // ReadsUnderWay::Options::stalled_after
   };
 
   // INVALID_ARGUMENT: a model without experts. RESOURCE_EXHAUSTED: a budget below one slot, a
-  // tenant's quota below one layer's demand, or no memory.
+  // tenant's quota below one layer's demand, or no memory. FAILED_PRECONDITION: huge pages always,
+  // and the kernel grants them not.
   static absl::StatusOr<std::unique_ptr<CachingExpertStore>> Create(
       std::unique_ptr<ExpertSource> source, Options options);
   // Waits for the reads under way. Every batch is gone before, every session ended.
@@ -76,12 +86,24 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
                                                        absl::Time deadline) override;
   bool Resident(ExpertId id) const override { return local_view_->Resident(id); }
   void Prefetch(absl::Span<const ExpertId> ids) override;
-  size_t max_batch() const override { return max_batch_; }
+  size_t max_batch() const override { return table_.max_batch(); }
   absl::StatusOr<StoreStats> Stats() override;
 
   // For the service; all thread-safe.
   int64_t epoch() const { return epoch_; }
-  uint64_t budget_bytes() const { return budget_bytes_; }
+  uint64_t budget_bytes() const { return budget_bytes_.load(); }
+  // What the budget must be at least: one layer's demand.
+  uint64_t minimum_budget_bytes() const;
+
+  // Another budget. To shrink, segments leave circulation, whose experts are evicted once nobody
+  // pins them, and every client's process gives up their memory; demands go on meanwhile, and wait
+  // for the slots that are left. One resize runs at a time. By `deadline`, or
+  // RESOURCE_EXHAUSTED, the figures in the message, and the budget stays: below
+  // minimum_budget_bytes(); more than the machine has; pins or reads hold what must go; or a
+  // client's process does not answer, whose session is ended then.
+  absl::Status Resize(uint64_t budget_bytes, absl::Time deadline);
+  // A client's process has done what a message told it.
+  void Acknowledge(const std::shared_ptr<StoreClient>& client, uint64_t sequence);
   const Arena& arena() const { return *arena_; }
   const SharedRegion& table_region() const { return *table_region_; }
   // The caller in this process.
@@ -91,8 +113,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // too many clients. PERMISSION_DENIED: no such tenant.
   absl::StatusOr<std::shared_ptr<StoreClient>> AttachClient(std::string name,
                                                             absl::string_view tenant = "");
-  // The client's process is about to map its page. False: its session has ended, so it must not.
-  bool BeginMapping(const std::shared_ptr<StoreClient>& client);
+  // The client's process is about to map its page, and is told by `channel` of the segments there
+  // are, now and later. False: its session has ended, or it is gone. Null: a client in this process,
+  // for which segments come and go by themselves.
+  bool BeginMapping(const std::shared_ptr<StoreClient>& client,
+                    std::shared_ptr<SegmentChannel> channel = nullptr);
   // The process has no mapping any more.
   void EndMapping(const std::shared_ptr<StoreClient>& client);
   // The session has ended: its demands and prefetches are dropped at once. Its pins are dropped
@@ -117,11 +142,35 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
                      std::unique_ptr<SharedRegion> table_region, ResidencyTableWriter table,
                      Options options);
 
-  absl::Status AddLocalClient();
-  absl::Status SetQuotas(uint64_t demand);
+  absl::Status AddLocalClient(const std::vector<uint64_t>& quotas);
+  // The tenants' quotas of so large a budget, in slots. RESOURCE_EXHAUSTED: one is below a layer's
+  // demand.
+  absl::StatusOr<std::vector<uint64_t>> QuotaSlots(uint64_t budget_bytes) const;
+  void SetQuotas(const std::vector<uint64_t>& slots) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t BytesOf(int64_t expert) const {
     return catalog().layers()[layer_of_[expert]].layout.bytes;
   }
+
+
+  // Memory (caching_expert_store_resize.cc).
+  absl::Span<std::byte> SegmentBytes(const Arena::Segment& segment) const;
+  // A segment whose slots may be filled from now on.
+  void Circulate(const Arena::Segment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetMaxBatch(uint64_t slots);
+  std::vector<SegmentUse> SegmentUses() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ResizeTo(uint64_t budget_bytes, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
+  absl::Status RetireSegments(const std::vector<Arena::Segment>& segments, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
+  absl::Status AwaitDrained(const std::vector<Arena::Segment>& segments, absl::Time deadline)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
+  absl::Status AddSegments(const std::vector<Arena::Segment>& segments)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
+  // Tells every client that has something mapped, and ends the sessions of those that do not answer
+  // in time: their names.
+  std::vector<std::string> TellClients(SegmentMessage::Kind kind,
+                                       const std::vector<Arena::Segment>& segments)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
 
   // BatchOwner.
   absl::Status Overdue(int64_t expert) const override;
@@ -197,8 +246,9 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   const int64_t epoch_;
   const bool prefetch_enabled_;
   const bool shareable_;
-  const uint64_t budget_bytes_;
-  const size_t max_batch_;
+  const uint64_t demand_;
+  const absl::Duration client_patience_;
+  std::atomic<uint64_t> budget_bytes_;
   const size_t max_hung_;  // slots that reads which hang may hold beside their experts' new reads
   std::unique_ptr<ExpertSource> source_;
   const std::unique_ptr<Arena> arena_;
@@ -209,7 +259,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   std::shared_ptr<StoreClient> local_client_;
   std::unique_ptr<ArenaView> local_view_;
 
+  absl::Mutex resize_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  uint64_t next_sequence_ ABSL_GUARDED_BY(resize_mutex_) = 1;
+
   mutable absl::Mutex mutex_;
+  std::vector<Arena::Segment> segments_ ABSL_GUARDED_BY(mutex_);  // that clients are to map
   WorkingSet working_set_ ABSL_GUARDED_BY(mutex_);
   ClientRegistry clients_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_clock_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -22,26 +22,21 @@ absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::MakeClient(std:
   }
   SharedRegion::Options options;
   options.name = "odmoe-pin-page";
-  options.bytes = PinPage::BytesFor(arena_->slot_count());
+  options.bytes = PinPage::BytesFor(arena_->shape().slot_limit());
   options.shareable = shareable_;
   options.clients_write = true;
   ODMOE_ASSIGN_OR_RETURN(auto region, SharedRegion::Create(options));
-  const PinPage page = PinPage::Format(region->bytes(), epoch_, arena_->slot_count());
+  const PinPage page = PinPage::Format(region->bytes(), epoch_, arena_->shape().slot_limit());
   auto client = std::make_shared<StoreClient>(clients_.NewId(), std::move(name), tenant,
                                               std::move(region), page, catalog().layers().size());
   clients_.Add(client);
   return client;
 }
 
-bool CachingExpertStore::BeginMapping(const std::shared_ptr<StoreClient>& client) {
-  absl::MutexLock lock(&mutex_);
-  client->mapped = client->open;
-  return client->mapped;
-}
-
 void CachingExpertStore::EndMapping(const std::shared_ptr<StoreClient>& client) {
   absl::MutexLock lock(&mutex_);
   client->mapped = false;
+  client->channel.reset();
   RetireIfGone(*client);
 }
 

@@ -66,7 +66,7 @@ absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
   const Arena& arena = model->store->arena();
   spdlog::info("opened {}: {} experts, {} slots of {}, source {}", model->name,
                model->store->catalog().expert_count(), arena.slot_count(),
-               FormatBytes(arena.slot_bytes()), std::string(SourceKindName(model->source)));
+               FormatBytes(arena.shape().slot_bytes), std::string(SourceKindName(model->source)));
   return absl::OkStatus();
 }
 

@@ -2,14 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "services/core/experts/pin_page.h"
+#include "services/core/experts/segment_message.h"
 #include "services/expert_storage/arena/shared_region.h"
 
 namespace odmoe {
+
+// The way to a client's process, to say which segments of the arena it is to map. Thread-safe.
+class SegmentChannel {
+ public:
+  virtual ~SegmentChannel() = default;
+  // Descriptors stay the caller's. False: the process is gone, or takes nothing more.
+  virtual bool Send(const SegmentMessage& message, absl::Span<const int> fds) = 0;
+};
 
 // The in-process caller, or a session of another process. What is not const is the store's, under
 // its lock.
@@ -29,6 +41,13 @@ struct StoreClient {
   std::vector<uint64_t> layer_clocks;  // the demand clock at the last demand, by catalog layer
   bool open = true;                    // the session has not ended
   bool mapped = false;                 // the process may still have the page mapped
+  // While it has: how to tell it of segments, whether it has been told of those there were at
+  // first, and the last message it has answered.
+  std::shared_ptr<SegmentChannel> channel;
+  bool welcomed = false;
+  uint64_t acknowledged = 0;
+  // Ends the session of a client that does not answer. Called without a lock.
+  std::function<void(absl::Status)> expel;
 };
 
 }  // namespace odmoe

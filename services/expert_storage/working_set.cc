@@ -11,9 +11,31 @@ WorkingSet::WorkingSet(ResidencyTableWriter table, std::unique_ptr<EvictionPolic
     : table_(table),
       policy_(std::move(policy)),
       experts_(table.shape().expert_count),
-      slots_(table.shape().slot_count) {
-  free_slots_.reserve(slots_.size());
-  for (size_t slot = slots_.size(); slot-- > 0;) free_slots_.push_back(static_cast<uint32_t>(slot));
+      slots_(table.shape().slot_count) {}
+
+void WorkingSet::RetireSlots(uint32_t first, uint32_t count, absl::Span<const PinPage> pages) {
+  slots_.Retire(first, count);
+  for (uint32_t slot = first; slot < first + count; ++slot) {
+    const int64_t expert = slots_.ExpertIn(slot);
+    if (expert == SlotTable::kNoExpert) continue;
+    // Not as an eviction goes, which a pin would stop: hits that overlap could keep it pinned for
+    // good. So it is unpublished first, and its pins are waited for.
+    table_.Unpublish(expert);
+    Forget(expert);
+    slots_.Drain(slot);
+  }
+  slots_.CollectDrained(pages);
+}
+
+SlotTable::Remaining WorkingSet::CountRemaining(uint32_t first, uint32_t count,
+                                                absl::Span<const PinPage> pages) {
+  slots_.CollectDrained(pages);
+  return slots_.CountRemaining(first, count);
+}
+
+uint64_t WorkingSet::LastDemand(uint32_t slot) const {
+  const int64_t expert = slots_.ExpertIn(slot);
+  return expert == SlotTable::kNoExpert ? 0 : experts_[expert].last_demand;
 }
 
 std::optional<uint32_t> WorkingSet::Find(int64_t expert) const {
@@ -35,14 +57,13 @@ uint64_t WorkingSet::charged(int32_t tenant) const {
 
 std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
                                              absl::Span<const PinPage> pages) {
+  slots_.CollectDrained(pages);
   const bool prefetch = purpose == Purpose::kPrefetch;
   uint64_t candidates = prefetch ? std::min(resident_, kPrefetchVictims) : resident_;
   for (;; --candidates) {
     // Looked at anew each time: a victim handed over makes room under the quota.
     const bool own = ChargeOf(tenant).full();
-    if (!own && !free_slots_.empty()) {
-      const uint32_t slot = free_slots_.back();
-      free_slots_.pop_back();
+    if (const auto slot = own ? std::nullopt : slots_.Take()) {
       ++ChargeOf(tenant).slots;
       return slot;
     }
@@ -54,7 +75,7 @@ std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
     if (!slot) {
       policy_->Skipped(victim);
     } else if (own && ChargeOf(tenant).full()) {
-      free_slots_.push_back(*slot);  // the quota was lowered
+      slots_.Return(*slot);  // the quota was lowered
     } else {
       ++ChargeOf(tenant).slots;
       return slot;
@@ -77,38 +98,46 @@ bool WorkingSet::HandOver(int64_t expert) {
 std::optional<uint32_t> WorkingSet::Evict(int64_t expert, absl::Span<const PinPage> pages) {
   const auto slot = TryEvict(table_, pages, expert);
   if (!slot) return std::nullopt;
+  Forget(expert);
+  slots_.Empty(*slot);
+  return slot;
+}
+
+void WorkingSet::Forget(int64_t expert) {
   ExpertState& state = experts_[expert];
   state.slot = -1;
   if (state.prefetched) ++counters_.prefetch_wasted;
   state.prefetched = false;
-  slots_[*slot].expert = kNoExpert;
   policy_->Removed(expert);
   --charges_[state.tenant].slots;
   --resident_;
   ++counters_.evictions;
-  return slot;
 }
 
 bool WorkingSet::JustDemanded(const ExpertState& state) const {
-  return state.last_demand > 0 && demands_ - state.last_demand < (slots_.size() + 3) / 4;
+  return state.last_demand > 0 && demands_ - state.last_demand < (slots_.in_circulation() + 3) / 4;
 }
 
 void WorkingSet::ReturnSlot(uint32_t slot, int32_t tenant) {
   --ChargeOf(tenant).slots;
-  free_slots_.push_back(slot);
+  slots_.Return(slot);
 }
 
 void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched) {
+  if (slots_.retired(slot)) {
+    --ChargeOf(tenant).slots;
+    slots_.Drain(slot);
+    return;
+  }
   ExpertState& state = experts_[expert];
   state.slot = static_cast<int32_t>(slot);
   state.tenant = static_cast<uint16_t>(tenant);
   state.sharer = kNobody;
   state.prefetched = prefetched;
   if (!prefetched) state.last_demand = ++demands_;
-  slots_[slot].expert = expert;
   policy_->Inserted(expert, tenant);
   ++resident_;
-  table_.Publish(expert, {slot, ++slots_[slot].generation});
+  table_.Publish(expert, {slot, slots_.Fill(slot, expert)});
 }
 
 void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
@@ -123,10 +152,7 @@ void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
 
 uint64_t WorkingSet::CountPinned(absl::Span<const PinPage> pages) const {
   uint64_t pinned = 0;
-  for (uint32_t slot = 0; slot < slots_.size(); ++slot) {
-    pinned += std::any_of(pages.begin(), pages.end(),
-                          [slot](const PinPage& page) { return page.Pinned(slot); });
-  }
+  for (uint32_t slot = 0; slot < slots_.limit(); ++slot) pinned += AnyPins(pages, slot) ? 1 : 0;
   return pinned;
 }
 

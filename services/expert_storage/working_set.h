@@ -10,10 +10,11 @@
 #include "services/core/experts/pin_page.h"
 #include "services/core/experts/residency_table.h"
 #include "services/expert_storage/policy/eviction_policy.h"
+#include "services/expert_storage/slot_table.h"
 
 namespace odmoe {
 
-// Bookkeeping of the arena's slots: 24 bytes an expert and 16 a slot, beside the policy's and the
+// Bookkeeping of the resident experts: 24 bytes an expert, beside the slots', the policy's and the
 // residency table's. Not thread-safe: the store calls it under its lock.
 //
 // An expert is at the charge of the tenant that brought it, from TakeSlot until it is evicted. A
@@ -35,7 +36,22 @@ class WorkingSet {
     uint64_t prefetch_wasted = 0;
   };
 
+  // No slot is in circulation yet.
   WorkingSet(ResidencyTableWriter table, std::unique_ptr<EvictionPolicy> policy);
+
+  // Slots come, free.
+  void AddSlots(uint32_t first, uint32_t count) { slots_.Add(first, count); }
+  // Slots leave: their experts are resident no more from now on, though who has pinned one keeps it.
+  void RetireSlots(uint32_t first, uint32_t count, absl::Span<const PinPage> pages);
+  // Those retired slots are in circulation again.
+  void RestoreSlots(uint32_t first, uint32_t count) { slots_.Restore(first, count); }
+  // Retired slots that are filled or pinned still.
+  SlotTable::Remaining CountRemaining(uint32_t first, uint32_t count,
+                                      absl::Span<const PinPage> pages);
+  const SlotTable& slots() const { return slots_; }
+  // When a slot's expert was last demanded, as a number that grows with each demand; 0: never, or
+  // the slot is empty.
+  uint64_t LastDemand(uint32_t slot) const;
 
   // The slot of a resident expert.
   std::optional<uint32_t> Find(int64_t expert) const;
@@ -46,7 +62,9 @@ class WorkingSet {
                                    absl::Span<const PinPage> pages);
   // Gives back a slot whose read failed.
   void ReturnSlot(uint32_t slot, int32_t tenant);
-  // The slot, taken for the tenant, holds the expert now, and clients may find it.
+  // The slot, taken for the tenant, holds the expert now, and clients may find it; but for a slot
+  // that was retired meanwhile, which only those get that the caller pins it for under the same
+  // lock.
   void Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched);
   // A client of a tenant demanded an expert, resident or not: all experts of a layer that are
   // demanded together before a slot is taken for any of them.
@@ -80,11 +98,6 @@ class WorkingSet {
     bool full() const { return slots >= quota; }
   };
   static constexpr int16_t kNobody = -1;
-  static constexpr int64_t kNoExpert = -1;
-  struct SlotState {
-    int64_t expert = kNoExpert;
-    uint32_t generation = 0;
-  };
 
   // Prefetches look at no more victims than this, so that they hold the lock but briefly.
   static constexpr uint64_t kPrefetchVictims = 8;
@@ -92,14 +105,14 @@ class WorkingSet {
   Charge& ChargeOf(int32_t tenant);
   // True: the expert is at a sharer's charge now.
   bool HandOver(int64_t expert);
+  void Forget(int64_t expert);
   std::optional<uint32_t> Evict(int64_t expert, absl::Span<const PinPage> pages);
   bool JustDemanded(const ExpertState& state) const;
 
   ResidencyTableWriter table_;
   std::unique_ptr<EvictionPolicy> policy_;
   std::vector<ExpertState> experts_;
-  std::vector<SlotState> slots_;
-  std::vector<uint32_t> free_slots_;
+  SlotTable slots_;
   std::vector<Charge> charges_;  // by tenant
   uint64_t resident_ = 0;
   uint64_t demands_ = 0;

@@ -29,7 +29,7 @@ TEST_F(OpenExpertStoreTest, AQuarterOfTheExpertsIsAQuarterOfTheSlots) {
   const StoreStats stats = (*store)->Stats().value();
   EXPECT_EQ(stats.slot_count, 5u);
   EXPECT_EQ(stats.budget_bytes, 5 * stats.slot_bytes);
-  EXPECT_EQ((*store)->arena().region().bytes().size(), stats.budget_bytes);
+  EXPECT_EQ((*store)->arena().bytes(), stats.budget_bytes);
   const auto batch = (*store)->Acquire({{1, 9}}, absl::InfiniteFuture());
   ASSERT_TRUE(batch.ok());
   EXPECT_TRUE((*batch)->Wait(0).ok());

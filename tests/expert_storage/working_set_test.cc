@@ -15,6 +15,8 @@ constexpr uint64_t kExperts = 32;
 
 class WorkingSetTest : public ::testing::Test {
  protected:
+  WorkingSetTest() { set_.AddSlots(0, kSlots); }
+
   static constexpr uint64_t kSlots = 8;
 
   std::optional<uint32_t> Take(Purpose purpose, int32_t tenant = kDefaultTenant) {

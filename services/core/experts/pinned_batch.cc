@@ -35,6 +35,16 @@ class FirstSeen {
   absl::flat_hash_map<int64_t, size_t> by_expert_;
 };
 
+std::optional<uint32_t> PinMapped(const ArenaView& view, int64_t expert) {
+  const auto slot = TryPin(view.table, view.page, expert);
+  if (!slot || view.Mapped(*slot)) return slot;
+  // The store has ended our session, since we did not map the segment in time. Looked at with the
+  // pin in place, as who unmaps looks for pins last.
+  PinPage page = view.page;
+  page.Unpin(*slot);
+  return std::nullopt;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PinnedBatch>> PinnedBatch::PinResident(
@@ -80,7 +90,7 @@ void PinnedBatch::Pin() {
       const Entry& first = entries_[entry.slot];
       entry.miss = first.miss;
       entry.slot = first.slot;
-    } else if (auto slot = TryPin(view_.table, view_.page, entry.expert)) {
+    } else if (auto slot = PinMapped(view_, entry.expert)) {
       entry.slot = *slot;
       view_.page.RecordAccess(entry.expert);
       ++hits_;
@@ -134,7 +144,7 @@ std::optional<absl::StatusOr<uint32_t>> PinnedBatch::Await(int32_t miss, absl::T
 }
 
 ExpertView PinnedBatch::View(const Entry& entry, uint32_t slot) const {
-  return {view_.arena + uint64_t{slot} * view_.slot_bytes, entry.layout};
+  return {view_.arena + view_.shape.SlotOffset(slot), entry.layout};
 }
 
 }  // namespace odmoe

@@ -1,6 +1,7 @@
 // A batch of experts pinned in an arena through a pin page: the hit path of every store.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,8 +21,10 @@ namespace odmoe {
 // What a client sees of a working set. The memory behind it outlives the batches.
 struct ArenaView {
   const ExpertCatalog* catalog = nullptr;
-  const std::byte* arena = nullptr;  // slot_count slots of slot_bytes each
-  uint64_t slot_bytes = 0;
+  const std::byte* arena = nullptr;  // shape.address_bytes(), of which segments that are there
+  ArenaShape shape;
+  // By segment: whether it is mapped here. Null: whatever the store uses is.
+  const std::atomic<bool>* mapped = nullptr;
   ResidencyTable table;
   PinPage page;
 
@@ -29,6 +32,10 @@ struct ArenaView {
   bool Resident(ExpertId id) const {
     const int64_t expert = catalog->IndexOf(id);
     return expert >= 0 && table.Find(expert).has_value();
+  }
+
+  bool Mapped(uint32_t slot) const {
+    return mapped == nullptr || mapped[shape.SegmentOf(slot)].load();
   }
 };
 

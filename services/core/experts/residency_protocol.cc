@@ -1,5 +1,7 @@
 #include "services/core/experts/residency_protocol.h"
 
+#include <algorithm>
+
 namespace odmoe {
 
 bool PinAttempt::Step() {
@@ -67,6 +69,11 @@ bool EvictionAttempt::Step() {
       break;
   }
   return Finish(std::nullopt);
+}
+
+bool AnyPins(absl::Span<const PinPage> pages, uint32_t slot) {
+  return std::any_of(pages.begin(), pages.end(),
+                     [slot](const PinPage& page) { return page.Pinned(slot); });
 }
 
 std::optional<uint32_t> TryPin(const ResidencyTable& table, PinPage page, int64_t expert) {

@@ -79,6 +79,11 @@ class EvictionAttempt {
   std::optional<uint32_t> slot_;
 };
 
+// Whether some client pins the slot. Of a slot whose expert is unpublished: once a page is seen without
+// a pin it stays so, for the same reason; so a slot may be drained, page by page, while clients that
+// pinned it before go on.
+bool AnyPins(absl::Span<const PinPage> pages, uint32_t slot);
+
 // Whole attempts.
 std::optional<uint32_t> TryPin(const ResidencyTable& table, PinPage page, int64_t expert);
 std::optional<uint32_t> TryEvict(ResidencyTableWriter table, absl::Span<const PinPage> pages,

@@ -1,5 +1,7 @@
 #include "services/core/experts/residency_table.h"
 
+#include <algorithm>
+#include <bit>
 #include <limits>
 #include <new>
 
@@ -10,7 +12,9 @@ namespace odmoe {
 namespace {
 
 constexpr uint64_t kMagic = 0x3130535244454d4fu;  // "OMEDRS01", little-endian
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
+// What an address space can hold at the most, and what no product here overflows.
+constexpr uint64_t kMaxAddressBytes = uint64_t{1} << 47;
 
 }  // namespace
 
@@ -33,7 +37,10 @@ absl::StatusOr<ResidencyTable> ResidencyTable::Attach(absl::Span<const std::byte
   }
   if (header->expert_count > static_cast<uint64_t>(ExpertCatalog::kMaxExperts) ||
       BytesFor(header->expert_count) > memory.size() || header->slot_bytes == 0 ||
-      header->slot_count >= std::numeric_limits<uint32_t>::max()) {
+      header->slot_count >= std::numeric_limits<uint32_t>::max() ||
+      !std::has_single_bit(header->segment_slots) ||
+      header->slot_count % header->segment_slots != 0 ||
+      header->slot_bytes > kMaxAddressBytes / std::max<uint64_t>(1, header->slot_count)) {
     return absl::FailedPreconditionError(absl::StrCat(
         "residency table of ", header->expert_count, " experts and ", header->slot_count,
         " slots of ", header->slot_bytes, " bytes does not fit its ", memory.size(), " bytes"));
@@ -44,7 +51,8 @@ absl::StatusOr<ResidencyTable> ResidencyTable::Attach(absl::Span<const std::byte
 }
 
 ResidencyShape ResidencyTable::shape() const {
-  return {header_->epoch, header_->expert_count, header_->slot_count, header_->slot_bytes};
+  return {header_->epoch, header_->expert_count, header_->slot_count, header_->slot_bytes,
+          header_->segment_slots};
 }
 
 uint64_t ResidencyTable::LoadWord(int64_t expert) const {
@@ -66,7 +74,8 @@ ResidencyTableWriter ResidencyTableWriter::Format(absl::Span<std::byte> memory,
   for (uint64_t i = 0; i < shape.expert_count; ++i) new (&words[i]) ResidencyWord(0);
   auto* header = new (memory.data())
       ResidencyHeader{kMagic,           kVersion,         sizeof(ResidencyHeader), shape.epoch,
-                      shape.expert_count, shape.slot_count, shape.slot_bytes,        {0}, 0};
+                      shape.expert_count, shape.slot_count, shape.slot_bytes, shape.segment_slots,
+                      {0},                {0},              0};
   return ResidencyTableWriter(header, words);
 }
 
@@ -77,6 +86,10 @@ void ResidencyTableWriter::Publish(int64_t expert, Residency residency) {
 
 void ResidencyTableWriter::Unpublish(int64_t expert) {
   writable_words_[expert].store(0, std::memory_order_seq_cst);
+}
+
+void ResidencyTableWriter::SetMaxBatch(uint32_t experts) {
+  writable_header_->max_batch.store(experts, std::memory_order_relaxed);
 }
 
 void ResidencyTableWriter::Close() {

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "services/core/experts/arena_shape.h"
 
 namespace odmoe {
 
@@ -19,8 +20,13 @@ namespace odmoe {
 struct ResidencyShape {
   int64_t epoch = 0;          // changes with every opening of every store
   uint64_t expert_count = 0;  // words
-  uint64_t slot_count = 0;    // slots of the arena, below 2^32 - 1
-  uint64_t slot_bytes = 0;    // distance of two slots in the arena
+  uint64_t slot_count = 0;    // slots the arena may ever have, below 2^32 - 1: the largest budget's
+  uint64_t slot_bytes = 0;    // one slot's
+  uint32_t segment_slots = 1; // a power of two that divides slot_count
+
+  ArenaShape arena() const {
+    return {slot_bytes, segment_slots, static_cast<uint32_t>(slot_count / segment_slots)};
+  }
 
   friend bool operator==(const ResidencyShape&, const ResidencyShape&) = default;
 };
@@ -42,10 +48,12 @@ struct ResidencyHeader {
   uint64_t expert_count;
   uint64_t slot_count;
   uint64_t slot_bytes;
-  std::atomic<uint32_t> closed;  // 1 once the store has given the arena up
+  uint32_t segment_slots;
+  std::atomic<uint32_t> closed;     // 1 once the store has given the arena up
+  std::atomic<uint32_t> max_batch;  // experts one client can hold at once; changes with the budget
   uint32_t reserved;
 };
-static_assert(sizeof(ResidencyHeader) == 56 && std::atomic<uint32_t>::is_always_lock_free);
+static_assert(sizeof(ResidencyHeader) == 64 && std::atomic<uint32_t>::is_always_lock_free);
 
 using ResidencyWord = std::atomic<uint64_t>;
 static_assert(sizeof(ResidencyWord) == 8 && ResidencyWord::is_always_lock_free);
@@ -64,6 +72,8 @@ class ResidencyTable {
   ResidencyShape shape() const;
   // True once no store stands behind the table any more.
   bool closed() const { return header_->closed.load(std::memory_order_acquire) != 0; }
+  // Experts one client can hold at once, under the budget of now.
+  size_t max_batch() const { return header_->max_batch.load(std::memory_order_relaxed); }
   // The raw word, or 0 for an expert out of range.
   uint64_t LoadWord(int64_t expert) const;
   // Where a word says its expert lies; nothing for 0.
@@ -88,6 +98,7 @@ class ResidencyTableWriter : public ResidencyTable {
   // Requires an expert in range.
   void Publish(int64_t expert, Residency residency);
   void Unpublish(int64_t expert);
+  void SetMaxBatch(uint32_t experts);
   // Tells clients to take nothing more from this table.
   void Close();
 

@@ -34,12 +34,38 @@ namespace {
 constexpr size_t kMaxConnections = 1024;
 constexpr absl::Duration kTokenTimeout = absl::Seconds(5);
 constexpr absl::Duration kAcceptBackOff = absl::Milliseconds(100);
-constexpr size_t kMaxFds = 8;
+constexpr size_t kMaxFds = DescriptorServer::kMaxFds;
+
+// The socket's own lock: a packet may be sent by any thread while the server's closes it.
+class SocketPeer final : public DescriptorServer::Peer {
+ public:
+  explicit SocketPeer(int fd) : fd_(fd) {}
+  ~SocketPeer() override { Close(); }
+
+  bool Send(absl::string_view packet, absl::Span<const int> fds) override {
+    absl::MutexLock lock(&mutex_);
+    return fd_ >= 0 && SendPacket(packet, fds);
+  }
+  // The server's thread's alone, which closes it too.
+  int fd() const ABSL_NO_THREAD_SAFETY_ANALYSIS { return fd_; }
+  void Close() {
+    absl::MutexLock lock(&mutex_);
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  bool SendPacket(absl::string_view packet, absl::Span<const int> fds)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Mutex mutex_;
+  int fd_ ABSL_GUARDED_BY(mutex_);
+};
 
 struct Connection {
-  int fd = -1;
+  std::shared_ptr<SocketPeer> peer;
   absl::Time opened;
-  std::function<void()> on_released;  // set once it has its descriptors
+  std::optional<DescriptorServer::Offer> taken;
 };
 
 absl::Status SocketError(const std::string& path, const char* call) {
@@ -52,22 +78,24 @@ bool SameUser(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
-bool SendFds(int socket, const std::vector<int>& fds) {
+bool SocketPeer::SendPacket(absl::string_view packet, absl::Span<const int> fds) {
   if (fds.size() > kMaxFds) return false;
-  char byte = 'F';
-  iovec data{&byte, 1};
+  iovec data{const_cast<char*>(packet.data()), packet.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
-  std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
-  return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
+  }
+  return sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+         static_cast<ssize_t>(packet.size());
 }
 
 absl::StatusOr<std::string> PrivateDirectory() {
@@ -176,7 +204,7 @@ class Server final : public DescriptorServer {
       if (accepting) polled.push_back({listen_fd_, POLLIN, 0});
       const size_t first = polled.size();
       for (const Connection& connection : connections_)
-        polled.push_back({connection.fd, POLLIN, 0});
+        polled.push_back({connection.peer->fd(), POLLIN, 0});
       poll(polled.data(), polled.size(), NextTimeout());
       for (size_t i = connections_.size(); i-- > 0;) {
         if (polled[first + i].revents != 0 ? !OnReadable(connections_[i])
@@ -194,7 +222,7 @@ class Server final : public DescriptorServer {
     absl::Time next = absl::InfiniteFuture();
     if (accept_after_ > now) next = accept_after_;
     for (const Connection& connection : connections_) {
-      if (!connection.on_released) next = std::min(next, connection.opened + kTokenTimeout);
+      if (!connection.taken) next = std::min(next, connection.opened + kTokenTimeout);
     }
     if (next == absl::InfiniteFuture()) return -1;
     return static_cast<int>(std::max<int64_t>(0, absl::ToInt64Milliseconds(next - now) + 1));
@@ -209,7 +237,7 @@ class Server final : public DescriptorServer {
         return;
       }
       if (SameUser(fd)) {
-        connections_.push_back({fd, absl::Now(), nullptr});
+        connections_.push_back({std::make_shared<SocketPeer>(fd), absl::Now(), std::nullopt});
       } else {
         close(fd);
       }
@@ -217,20 +245,20 @@ class Server final : public DescriptorServer {
   }
 
   static bool TooSlow(const Connection& connection) {
-    return !connection.on_released && absl::Now() >= connection.opened + kTokenTimeout;
+    return !connection.taken && absl::Now() >= connection.opened + kTokenTimeout;
   }
 
   // False: the connection is over.
   bool OnReadable(Connection& connection) {
-    char message[kTokenBytes + 1];
-    const ssize_t n = recv(connection.fd, message, sizeof(message), 0);
+    char packet[kMaxPacketBytes];
+    const ssize_t n = recv(connection.peer->fd(), packet, sizeof(packet), 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
-    // Whoever has its descriptors has nothing more to say.
-    if (n != static_cast<ssize_t>(kTokenBytes) || connection.on_released) return false;
-    std::optional<Offer> offer = TakeOffer(std::string(message, kTokenBytes));
-    if (!offer || !offer->on_taken()) return false;
-    connection.on_released = std::move(offer->on_released);
-    return SendFds(connection.fd, offer->fds);
+    if (n <= 0) return false;
+    const absl::string_view said(packet, static_cast<size_t>(n));
+    if (connection.taken) return connection.taken->on_packet && connection.taken->on_packet(said);
+    if (said.size() != kTokenBytes) return false;
+    connection.taken = TakeOffer(std::string(said));
+    return connection.taken && connection.taken->on_taken(connection.peer);
   }
 
   std::optional<Offer> TakeOffer(const std::string& token) {
@@ -245,8 +273,8 @@ class Server final : public DescriptorServer {
   void Drop(size_t i) {
     Connection connection = std::move(connections_[i]);
     connections_.erase(connections_.begin() + static_cast<ptrdiff_t>(i));
-    close(connection.fd);
-    if (connection.on_released) connection.on_released();
+    connection.peer->Close();
+    if (connection.taken && connection.taken->on_released) connection.taken->on_released();
   }
 
   const std::string directory_;

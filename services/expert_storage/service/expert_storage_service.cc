@@ -25,14 +25,13 @@ using Contract = v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<
 
 v1::OpenedModel ToProto(const HostedModel& model) {
   const CachingExpertStore& store = *model.store;
-  const Arena& arena = store.arena();
   v1::OpenedModel proto;
   proto.set_model(model.name);
   proto.set_model_digest(store.catalog().model_digest());
   proto.set_epoch(store.epoch());
   proto.set_budget_bytes(static_cast<int64_t>(store.budget_bytes()));
-  proto.set_slot_bytes(static_cast<int64_t>(arena.slot_bytes()));
-  proto.set_slot_count(static_cast<int64_t>(arena.slot_count()));
+  proto.set_slot_bytes(static_cast<int64_t>(store.arena().shape().slot_bytes));
+  proto.set_slot_count(static_cast<int64_t>(store.arena().slot_count()));
   proto.set_expert_count(store.catalog().expert_count());
   proto.set_expert_bytes(static_cast<int64_t>(store.catalog().total_bytes()));
   proto.set_source(ToProto(model.source));

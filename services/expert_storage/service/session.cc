@@ -14,6 +14,18 @@ namespace v1 = expert_storage_proto;
 
 namespace {
 
+// The socket that a client got its descriptors by.
+class SocketChannel final : public SegmentChannel {
+ public:
+  explicit SocketChannel(std::shared_ptr<DescriptorServer::Peer> peer) : peer_(std::move(peer)) {}
+  bool Send(const SegmentMessage& message, absl::Span<const int> fds) override {
+    return peer_->Send(EncodeSegmentMessage(message), fds);
+  }
+
+ private:
+  const std::shared_ptr<DescriptorServer::Peer> peer_;
+};
+
 absl::Status ShuttingDown() {
   return absl::UnavailableError("the expert store is shutting down");
 }
@@ -128,6 +140,9 @@ absl::Status Session::Attach(const v1::AttachRequest& request) {
     absl::MutexLock lock(&mutex_);
     model_ = std::move(attached.model);
     client_ = std::move(attached.client);
+    client_->expel = [weak = std::weak_ptr<Session>(self_)](absl::Status why) {
+      if (const auto session = weak.lock()) session->End(why);
+    };
   }
   ODMOE_ASSIGN_OR_RETURN(const std::string token, OfferDescriptors());
   {
@@ -141,7 +156,7 @@ absl::Status Session::Attach(const v1::AttachRequest& request) {
   reply.set_client_slot(static_cast<int32_t>(client_->id));
   reply.set_socket_path(context_.descriptors.socket_path());
   reply.set_token(token);
-  reply.set_arena_bytes(static_cast<int64_t>(store.arena().region().bytes().size()));
+  reply.set_arena_bytes(static_cast<int64_t>(store.arena().bytes()));
   reply.set_table_bytes(static_cast<int64_t>(store.table_region().bytes().size()));
   reply.set_pin_page_bytes(static_cast<int64_t>(client_->region->bytes().size()));
   Send(std::move(response));
@@ -150,14 +165,21 @@ absl::Status Session::Attach(const v1::AttachRequest& request) {
 
 absl::StatusOr<std::string> Session::OfferDescriptors() {
   DescriptorServer::Offer offer;
-  offer.fds = {model_->store->arena().region().fd(), model_->store->table_region().fd(),
-               client_->region->fd()};
-  offer.on_taken = [model = model_, client = client_] {
-    return model->store->BeginMapping(client);
-  };
   // Weak: a client that never unmaps must not keep a closed model's store.
-  offer.on_released = [model = std::weak_ptr<HostedModel>(model_), client = client_] {
-    if (const auto open = model.lock()) open->store->EndMapping(client);
+  const std::weak_ptr<HostedModel> weak = model_;
+  offer.on_taken = [weak, client = client_](std::shared_ptr<DescriptorServer::Peer> peer) {
+    const auto open = weak.lock();
+    return open != nullptr &&
+           open->store->BeginMapping(client, std::make_shared<SocketChannel>(std::move(peer)));
+  };
+  offer.on_packet = [weak, client = client_](absl::string_view packet) {
+    const auto message = DecodeSegmentMessage(packet);
+    if (!message.ok() || message->kind != SegmentMessage::Kind::kDone) return false;
+    if (const auto open = weak.lock()) open->store->Acknowledge(client, message->sequence);
+    return true;
+  };
+  offer.on_released = [weak, client = client_] {
+    if (const auto open = weak.lock()) open->store->EndMapping(client);
   };
   return context_.descriptors.MakeOffer(std::move(offer));
 }

@@ -56,7 +56,7 @@ TEST_F(ResidencyTableTest, AttachRefusesWhatIsNoTable) {
   };
   for (auto damage : std::initializer_list<void (*)(ResidencyHeader&)>{
            [](ResidencyHeader& h) { h.magic ^= 1; },
-           [](ResidencyHeader& h) { h.version = 2; },
+           [](ResidencyHeader& h) { h.version = 9; },
            [](ResidencyHeader& h) { h.header_bytes = 8; },
            [](ResidencyHeader& h) { h.expert_count = 1000; },
            [](ResidencyHeader& h) { h.expert_count = std::numeric_limits<uint64_t>::max(); },

@@ -40,7 +40,7 @@ TEST(SharedRegionTest, IsZeroedAndWritableByItsMaker) {
     options.name = "test";
     options.bytes = kBytes;
     options.shareable = shareable;
-    options.huge_pages = true;
+    options.huge_pages = HugePages::kAuto;
     const auto region = SharedRegion::Create(options).value();
     EXPECT_EQ(region->fd() >= 0, shareable);
     EXPECT_TRUE(std::all_of(region->bytes().begin(), region->bytes().end(),

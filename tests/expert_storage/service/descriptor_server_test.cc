@@ -29,10 +29,15 @@ class DescriptorServerTest : public ::testing::Test {
 
   std::string Offer() {
     DescriptorServer::Offer offer;
-    offer.fds = {file_.get()};
-    offer.on_taken = [this] {
+    offer.on_taken = [this](std::shared_ptr<DescriptorServer::Peer> peer) {
       ++taken_;
-      return allowed_.load();
+      peer_ = std::move(peer);
+      return allowed_.load() && peer_->Send("F", {file_.get()});
+    };
+    offer.on_packet = [this](absl::string_view packet) {
+      said_ = std::string(packet);
+      heard_.Notify();
+      return packet != "nonsense";
     };
     offer.on_released = [this] { released_.Notify(); };
     return server_->MakeOffer(std::move(offer)).value();
@@ -43,6 +48,9 @@ class DescriptorServerTest : public ::testing::Test {
   std::atomic<int> taken_{0};
   std::atomic<bool> allowed_{true};
   absl::Notification released_;
+  absl::Notification heard_;
+  std::string said_;
+  std::shared_ptr<DescriptorServer::Peer> peer_;
   std::unique_ptr<DescriptorServer> server_;
 };
 
@@ -86,7 +94,24 @@ TEST_F(DescriptorServerTest, WhoeverMayNotTakeGetsNothing) {
   allowed_ = false;
   EXPECT_TRUE(
       absl::IsPermissionDenied(FetchDescriptors(server_->socket_path(), Offer(), 1).status()));
-  EXPECT_FALSE(released_.HasBeenNotified());
+  // Whatever it may have been given counts as taken until then.
+  EXPECT_TRUE(released_.WaitForNotificationWithTimeout(absl::Minutes(1)));
+}
+
+TEST_F(DescriptorServerTest, PacketsGoBothWaysAfterwards) {
+  const auto fetched = FetchDescriptors(server_->socket_path(), Offer(), 1);
+  ASSERT_TRUE(fetched.ok()) << fetched.status();
+  ASSERT_TRUE(peer_->Send("more", {file_.get(), file_.get()}));
+  const auto packet = ReceivePacket(fetched->socket);
+  ASSERT_TRUE(packet.ok()) << packet.status();
+  EXPECT_EQ(packet->bytes, "more");
+  EXPECT_EQ(packet->fds.size(), 2u);
+  ASSERT_EQ(send(fetched->socket.get(), "nonsense", 8, MSG_NOSIGNAL), 8);
+  ASSERT_TRUE(heard_.WaitForNotificationWithTimeout(absl::Minutes(1)));
+  EXPECT_EQ(said_, "nonsense");
+  EXPECT_TRUE(released_.WaitForNotificationWithTimeout(absl::Minutes(1)));
+  EXPECT_FALSE(peer_->Send("gone", {}));
+  EXPECT_TRUE(absl::IsUnavailable(ReceivePacket(fetched->socket).status()));
 }
 
 TEST_F(DescriptorServerTest, TheSocketIsThisUsersAlone) {

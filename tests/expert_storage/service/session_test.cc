@@ -11,6 +11,8 @@
 #include "gtest/gtest.h"
 #include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
 #include "services/core/experts/memory_expert_source.h"
+#include "services/core/experts/residency_table.h"
+#include "services/core/experts/segment_message.h"
 #include "services/core/rpc/channel.h"
 #include "tests/support/expert_storage_server.h"
 #include "tests/support/faulty_expert_source.h"
@@ -79,11 +81,11 @@ class SessionTest : public ::testing::Test {
 
 TEST_F(SessionTest, AttachSaysWhatToMapAndAcquirePinsIt) {
   const v1::AttachResponse attached = Attach();
-  const auto fetched = FetchDescriptors(attached.socket_path(), attached.token(), 3);
+  const auto fetched = FetchDescriptors(attached.socket_path(), attached.token(), 2);
   ASSERT_TRUE(fetched.ok()) << fetched.status();
-  const auto arena = MappedDescriptor::Map(fetched->fds[0], attached.arena_bytes(), false);
-  const auto pins = MappedDescriptor::Map(fetched->fds[2], attached.pin_page_bytes(), true);
-  ASSERT_TRUE(arena.ok() && pins.ok());
+  const auto table = MappedDescriptor::Map(fetched->fds[0], attached.table_bytes(), false);
+  const auto pins = MappedDescriptor::Map(fetched->fds[1], attached.pin_page_bytes(), true);
+  ASSERT_TRUE(table.ok() && pins.ok());
   ASSERT_TRUE(Acquire(5, 1, 3));
   v1::SessionResponse response;
   ASSERT_TRUE(stream_->Read(&response));
@@ -92,7 +94,8 @@ TEST_F(SessionTest, AttachSaysWhatToMapAndAcquirePinsIt) {
   EXPECT_EQ(outcome.expert().layer(), 1);
   EXPECT_EQ(outcome.expert().expert(), 3);
   EXPECT_EQ(outcome.code(), 0);
-  const auto page = PinPage::Attach((*pins)->bytes(), attached.epoch(), 8);
+  const ResidencyShape shape = ResidencyTable::Attach((*table)->bytes())->shape();
+  const auto page = PinPage::Attach((*pins)->bytes(), attached.epoch(), shape.slot_count);
   ASSERT_TRUE(page.ok()) << page.status();
   EXPECT_TRUE(page->Pinned(static_cast<uint32_t>(outcome.slot())));
   EXPECT_EQ(Stats().pinned_experts, 1u);
@@ -101,18 +104,26 @@ TEST_F(SessionTest, AttachSaysWhatToMapAndAcquirePinsIt) {
 
 TEST_F(SessionTest, TheArenaCannotBeMappedWritable) {
   const v1::AttachResponse attached = Attach();
-  const auto fetched = FetchDescriptors(attached.socket_path(), attached.token(), 3);
+  const auto fetched = FetchDescriptors(attached.socket_path(), attached.token(), 2);
   ASSERT_TRUE(fetched.ok()) << fetched.status();
-  EXPECT_FALSE(MappedDescriptor::Map(fetched->fds[0], attached.arena_bytes(), true).ok());
-  EXPECT_FALSE(MappedDescriptor::Map(fetched->fds[1], attached.table_bytes(), true).ok());
-  EXPECT_TRUE(MappedDescriptor::Map(fetched->fds[2], attached.pin_page_bytes(), true).ok());
+  EXPECT_FALSE(MappedDescriptor::Map(fetched->fds[0], attached.table_bytes(), true).ok());
+  EXPECT_TRUE(MappedDescriptor::Map(fetched->fds[1], attached.pin_page_bytes(), true).ok());
+  const auto packet = ReceivePacket(fetched->socket);
+  ASSERT_TRUE(packet.ok()) << packet.status();
+  const auto message = DecodeSegmentMessage(packet->bytes);
+  ASSERT_TRUE(message.ok() && message->kind == SegmentMessage::Kind::kMap);
+  ASSERT_EQ(packet->fds.size(), message->segments.size());
+  const uint64_t bytes = static_cast<uint64_t>(attached.arena_bytes());
+  ASSERT_EQ(packet->fds.size(), 1u);
+  EXPECT_FALSE(MappedDescriptor::Map(packet->fds[0], bytes, true).ok());
+  EXPECT_TRUE(MappedDescriptor::Map(packet->fds[0], bytes, false).ok());
 }
 
 TEST_F(SessionTest, ItsEndRevokesTheToken) {
   const v1::AttachResponse attached = Attach();
   EXPECT_TRUE(Finish().ok());
   EXPECT_TRUE(absl::IsPermissionDenied(
-      FetchDescriptors(attached.socket_path(), attached.token(), 3).status()));
+      FetchDescriptors(attached.socket_path(), attached.token(), 2).status()));
   EXPECT_EQ(Stats().clients, 0u);
 }
 
