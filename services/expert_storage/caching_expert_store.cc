@@ -9,7 +9,6 @@
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
-#include "services/expert_storage/policy/lru_policy.h"
 
 namespace odmoe {
 namespace {
@@ -86,9 +85,6 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> CachingExpertStore::Create(
   table_options.shareable = options.shareable;
   ODMOE_ASSIGN_OR_RETURN(auto table_region, SharedRegion::Create(table_options));
   const auto table = ResidencyTableWriter::Format(table_region->bytes(), shape);
-  if (options.policy == nullptr) {
-    options.policy = std::make_unique<LruPolicy>(catalog.expert_count());
-  }
   auto store = absl::WrapUnique(new CachingExpertStore(
       std::move(source), std::move(arena), std::move(table_region), table, std::move(options)));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> quotas,
@@ -113,7 +109,8 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       table_region_(std::move(table_region)),
       table_(table),
       tenants_(std::move(options.tenants)),
-      working_set_(table, std::move(options.policy)),
+      working_set_(table, MakeEvictionPolicy(options.policy, PolicyLayers::Of(source_->catalog(),
+                                                                            options.demand))),
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
       under_way_({source_->desired_bytes_under_way(),
                   std::max<size_t>(1, arena_->slot_count() / 4), options.stalled_after}),

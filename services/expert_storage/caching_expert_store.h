@@ -47,6 +47,7 @@
 #include "services/expert_storage/loads/expert_load.h"
 #include "services/expert_storage/loads/read_scheduler.h"
 #include "services/expert_storage/loads/reads_under_way.h"
+#include "services/expert_storage/policy/make_policy.h"
 #include "services/expert_storage/prefetch/prefetch_queue.h"
 #include "services/expert_storage/tenants/tenant_table.h"
 #include "services/expert_storage/working_set.h"
@@ -68,7 +69,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
     absl::Duration client_patience = absl::Seconds(10);
     // Told while the arena is populated, which takes a second for some gigabytes.
     std::function<void(uint64_t bytes, uint64_t of_bytes)> populated;
-    std::unique_ptr<EvictionPolicy> policy;  // null: LRU
+    PolicyKind policy = PolicyKind::kDefault;
     TenantTable tenants;
     absl::Duration stalled_after;  // ReadsUnderWay::Options::stalled_after
   };

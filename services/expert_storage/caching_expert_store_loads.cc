@@ -148,7 +148,8 @@ void CachingExpertStore::SettleRead(ExpertLoad& load, Actions& actions) {
     working_set_.ReturnSlot(load.slot, load.tenant);
     load.slot = *slot;
   } else {
-    working_set_.Publish(load.expert, load.slot, load.tenant, unwanted);
+    working_set_.Publish(load.expert, load.slot, load.tenant,
+                         unwanted ? Arrival::kWished : Arrival::kDemanded);
   }
   AnswerAll(load, load.slot, actions);
   const auto anew = loads_.find(load.expert);

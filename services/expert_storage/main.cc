@@ -30,6 +30,7 @@ struct Flags {
   std::string budget = "auto";
   std::string source = "auto";
   bool no_prefetch = false;
+  std::string policy = "default";
 };
 
 void Describe(CLI::App& app, Flags& flags) {
@@ -56,6 +57,10 @@ void Describe(CLI::App& app, Flags& flags) {
                  "Folder for the socket that shares the memory with clients on this host; a "
                  "private one in the temporary directory if not given");
   app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
+  app.add_option("--policy", flags.policy,
+                 "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
+                 "odmoe replay compares them")
+      ->capture_default_str();
 }
 
 absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
@@ -71,7 +76,8 @@ absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
 }
 
 absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
-  StoreHost models({flags.roots, !flags.no_prefetch});
+  ODMOE_ASSIGN_OR_RETURN(const PolicyKind policy, ParseEvictionPolicy(flags.policy));
+  StoreHost models({flags.roots, !flags.no_prefetch, policy});
   ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;

@@ -60,6 +60,7 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
                          ResolveBudget(options.budget, experts * slot_bytes,
                                        std::min(demand, experts) * slot_bytes));
   store.prefetch = options.prefetch;
+  store.policy = options.policy;
   store.shareable = options.use_memfd;
   store.demand = demand;
   return CachingExpertStore::Create(std::move(source), std::move(store));

@@ -16,6 +16,7 @@ struct OpenStoreOptions {
   Budget budget;
   SourceKind source = SourceKind::kAuto;
   bool prefetch = true;
+  PolicyKind policy = PolicyKind::kDefault;
   bool use_memfd = false;  // for other processes to map; else private memory
 };
 

@@ -123,7 +123,7 @@ void WorkingSet::ReturnSlot(uint32_t slot, int32_t tenant) {
   slots_.Return(slot);
 }
 
-void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched) {
+void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, Arrival arrival) {
   if (slots_.retired(slot)) {
     --ChargeOf(tenant).slots;
     slots_.Drain(slot);
@@ -133,9 +133,9 @@ void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, bool pre
   state.slot = static_cast<int32_t>(slot);
   state.tenant = static_cast<uint16_t>(tenant);
   state.sharer = kNobody;
-  state.prefetched = prefetched;
-  if (!prefetched) state.last_demand = ++demands_;
-  policy_->Inserted(expert, tenant);
+  state.prefetched = arrival == Arrival::kWished;
+  if (arrival == Arrival::kDemanded) state.last_demand = ++demands_;
+  policy_->Inserted(expert, tenant, arrival);
   ++resident_;
   table_.Publish(expert, {slot, slots_.Fill(slot, expert)});
 }

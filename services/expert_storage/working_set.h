@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "services/core/experts/pin_page.h"
 #include "services/core/experts/residency_table.h"
@@ -26,6 +28,8 @@ class WorkingSet {
   // What a slot is wanted for. A prefetch takes no slot whose expert was demanded recently: among
   // the last slot_count / 4 demands, rounded up.
   enum class Purpose { kDemand, kPrefetch };
+  // An upper bound of what it allocates for an expert, and for its slot where it is resident.
+  static constexpr uint64_t kBytesPerExpert = 24 + 20;
   static constexpr uint64_t kNoQuota = ~uint64_t{0};
 
   // How prefetches of experts and evictions went.
@@ -65,7 +69,7 @@ class WorkingSet {
   // The slot, taken for the tenant, holds the expert now, and clients may find it; but for a slot
   // that was retired meanwhile, which only those get that the caller pins it for under the same
   // lock.
-  void Publish(int64_t expert, uint32_t slot, int32_t tenant, bool prefetched);
+  void Publish(int64_t expert, uint32_t slot, int32_t tenant, Arrival arrival);
   // A client of a tenant demanded an expert, resident or not: all experts of a layer that are
   // demanded together before a slot is taken for any of them.
   void Demanded(uint64_t client, int32_t tenant, int64_t expert);
@@ -77,6 +81,11 @@ class WorkingSet {
   void SetQuota(int32_t tenant, uint64_t slots);
   // Slots at a tenant's charge: filled and being filled.
   uint64_t charged(int32_t tenant) const;
+
+  // The policy's, for a restart.
+  std::vector<int64_t> MostWantedFirst() { return policy_->MostWantedFirst(); }
+  std::string SavePolicy() const { return policy_->SaveState(); }
+  bool RestorePolicy(absl::string_view state) { return policy_->RestoreState(state); }
 
   uint64_t resident() const { return resident_; }
   // Slots that some page pins.

@@ -25,7 +25,7 @@ class WorkingSetTest : public ::testing::Test {
   uint32_t Load(int64_t expert, bool prefetched = false, int32_t tenant = kDefaultTenant) {
     const auto slot = Take(prefetched ? Purpose::kPrefetch : Purpose::kDemand, tenant);
     EXPECT_TRUE(slot.has_value());
-    set_.Publish(expert, *slot, tenant, prefetched);
+    set_.Publish(expert, *slot, tenant, prefetched ? Arrival::kWished : Arrival::kDemanded);
     return *slot;
   }
 

@@ -2,6 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
 
 namespace odmoe {
 
@@ -9,6 +13,10 @@ namespace odmoe {
 inline constexpr int32_t kDefaultTenant = 0;
 // Whoever's.
 inline constexpr int32_t kAnyTenant = -1;
+
+// Why an expert became resident: it was demanded; it was wished for, so that its layer's next visit
+// finds it; or it was resident before the store was restarted.
+enum class Arrival { kDemanded, kWished, kRestored };
 
 // Orders the resident experts by who should go first. Experts are dense indices below the count it
 // was made for, as the catalog numbers them; clients are numbers that are never used twice; tenants
@@ -22,8 +30,9 @@ class EvictionPolicy {
   // A client demanded an expert, resident or not. Comes in each client's order, the experts of a
   // layer together, and for an absent expert before it is Inserted.
   virtual void Demanded(uint64_t client, int64_t expert) = 0;
-  // Expert became resident at a tenant's charge, because it was demanded or was wished for.
-  virtual void Inserted(int64_t expert, int32_t tenant) = 0;
+  // Expert became resident at a tenant's charge. What is restored is wanted less than what was
+  // demanded of late.
+  virtual void Inserted(int64_t expert, int32_t tenant, Arrival arrival) = 0;
   // A resident expert is at another tenant's charge from now on.
   virtual void HandedOver(int64_t expert, int32_t tenant) = 0;
   // A resident expert could not go, since it is pinned: others come first now.
@@ -32,6 +41,13 @@ class EvictionPolicy {
   virtual void Removed(int64_t expert) = 0;
   // The resident expert to go next, of a tenant's or, for kAnyTenant, of all; -1: there is none.
   virtual int64_t Victim(int32_t tenant) = 0;
+  // All residents, the victim last. Takes time as a sort does.
+  virtual std::vector<int64_t> MostWantedFirst() = 0;
+  // What it has learned about experts, for a policy of the same kind over the same model to go on
+  // from after a restart; not who is resident.
+  virtual std::string SaveState() const { return {}; }
+  // False: not such a state; nothing has changed then.
+  virtual bool RestoreState(absl::string_view state) { return state.empty(); }
   // The client will demand nothing more.
   virtual void ClientGone(uint64_t) {}
   // Bytes it has allocated.

@@ -1,5 +1,7 @@
 #include "services/expert_storage/policy/lru_policy.h"
 
+#include <algorithm>
+
 namespace odmoe {
 
 LruPolicy::LruPolicy(int64_t expert_count)
@@ -11,18 +13,22 @@ void LruPolicy::Demanded(uint64_t, int64_t expert) {
   LinkNewest(expert);
 }
 
-void LruPolicy::Inserted(int64_t expert, int32_t tenant) {
+void LruPolicy::Inserted(int64_t expert, int32_t tenant, Arrival arrival) {
   while (nodes_.size() <= static_cast<size_t>(expert_count_ + tenant)) {
     const int32_t sentinel = static_cast<int32_t>(nodes_.size());
     nodes_.push_back({sentinel, sentinel});
   }
   nodes_[expert].tenant = static_cast<uint16_t>(tenant);
-  LinkNewest(expert);
+  if (arrival == Arrival::kRestored) {
+    LinkOldest(expert);
+  } else {
+    LinkNewest(expert);
+  }
 }
 
 void LruPolicy::HandedOver(int64_t expert, int32_t tenant) {
   Unlink(expert);
-  Inserted(expert, tenant);
+  Inserted(expert, tenant, Arrival::kDemanded);
 }
 
 void LruPolicy::Removed(int64_t expert) {
@@ -46,13 +52,40 @@ int64_t LruPolicy::Victim(int32_t tenant) {
 void LruPolicy::LinkNewest(int64_t expert) {
   Node& node = nodes_[expert];
   const int32_t self = static_cast<int32_t>(expert);
-  const int32_t sentinel = expert_count_ + static_cast<int32_t>(node.tenant);
+  const int32_t sentinel = SentinelOf(expert);
   const int32_t newest = nodes_[sentinel].older;
   node.newer = sentinel;
   node.older = newest;
   node.time = ++clock_;
   nodes_[newest].newer = self;
   nodes_[sentinel].older = self;
+}
+
+void LruPolicy::LinkOldest(int64_t expert) {
+  Node& node = nodes_[expert];
+  const int32_t self = static_cast<int32_t>(expert);
+  const int32_t sentinel = SentinelOf(expert);
+  const int32_t oldest = nodes_[sentinel].newer;
+  node.newer = oldest;
+  node.older = sentinel;
+  node.time = 0;
+  nodes_[oldest].older = self;
+  nodes_[sentinel].newer = self;
+}
+
+std::vector<int64_t> LruPolicy::MostWantedFirst() {
+  std::vector<int64_t> experts;
+  for (int32_t sentinel = expert_count_; sentinel < static_cast<int32_t>(nodes_.size());
+       ++sentinel) {
+    for (int32_t at = nodes_[sentinel].older; at != sentinel; at = nodes_[at].older) {
+      experts.push_back(at);
+    }
+  }
+  // Stable: what has the same time, as restored experts have, is in its ring's order.
+  std::stable_sort(experts.begin(), experts.end(), [this](int64_t a, int64_t b) {
+    return nodes_[a].time > nodes_[b].time;
+  });
+  return experts;
 }
 
 void LruPolicy::Unlink(int64_t expert) {

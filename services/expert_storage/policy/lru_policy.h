@@ -16,11 +16,12 @@ class LruPolicy final : public EvictionPolicy {
   explicit LruPolicy(int64_t expert_count);
 
   void Demanded(uint64_t client, int64_t expert) override;
-  void Inserted(int64_t expert, int32_t tenant) override;
+  void Inserted(int64_t expert, int32_t tenant, Arrival arrival) override;
   void HandedOver(int64_t expert, int32_t tenant) override;
   void Skipped(int64_t expert) override { Demanded(0, expert); }
   void Removed(int64_t expert) override;
   int64_t Victim(int32_t tenant) override;
+  std::vector<int64_t> MostWantedFirst() override;
   uint64_t bookkeeping_bytes() const override { return nodes_.capacity() * sizeof(Node); }
 
  private:
@@ -29,13 +30,18 @@ class LruPolicy final : public EvictionPolicy {
   struct Node {
     int32_t newer = kAbsent;
     int32_t older = kAbsent;
-    uint64_t time : 48 = 0;  // of the last demand; orders the rings among each other
+    // Of the last demand, 0 for what is restored; orders the rings among each other.
+    uint64_t time : 48 = 0;
     uint64_t tenant : 16 = 0;
   };
   static constexpr int32_t kAbsent = -1;
 
   bool resident(int64_t expert) const { return nodes_[expert].older != kAbsent; }
   void LinkNewest(int64_t expert);
+  void LinkOldest(int64_t expert);
+  int32_t SentinelOf(int64_t expert) const {
+    return expert_count_ + static_cast<int32_t>(nodes_[expert].tenant);
+  }
   void Unlink(int64_t expert);
 
   int32_t expert_count_;

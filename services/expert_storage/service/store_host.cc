@@ -79,6 +79,7 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
   options.budget = budget;
   options.source = source;
   options.prefetch = options_.prefetch;
+  options.policy = options_.policy;
   options.use_memfd = true;
   auto store = OpenExpertStore(options, &model->source);
   absl::MutexLock lock(&mutex_);

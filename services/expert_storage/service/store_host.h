@@ -32,6 +32,7 @@ class StoreHost {
   struct Options {
     std::vector<std::string> roots;  // folders that clients may open models in; none: nothing
     bool prefetch = true;
+    PolicyKind policy = PolicyKind::kDefault;
   };
   explicit StoreHost(Options options) : options_(std::move(options)) {}
 

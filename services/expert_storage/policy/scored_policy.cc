@@ -1,0 +1,48 @@
+#include "services/expert_storage/policy/scored_policy.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace odmoe {
+
+void ScoredPolicy::Demanded(uint64_t client, int64_t expert) {
+  now_ = layers_->LayerOf(expert);
+  if (visits_.Begins(client, expert)) {
+    residents_.Unskip();  // what was pinned for the last layer may have been released
+    OnVisit(client, now_);
+  }
+  OnDemand(client, expert);
+  residents_.Changed(now_);
+}
+
+void ScoredPolicy::Inserted(int64_t expert, int32_t tenant, Arrival arrival) {
+  residents_.Insert(expert, tenant);
+  OnInsert(expert, arrival);
+}
+
+int64_t ScoredPolicy::Victim(int32_t tenant) {
+  BeforeScores();
+  return residents_.Best(tenant, now_, step(), [this](int64_t expert) { return Score(expert); });
+}
+
+std::vector<int64_t> ScoredPolicy::MostWantedFirst() {
+  BeforeScores();
+  std::vector<std::pair<double, int64_t>> scored;
+  for (int64_t expert = 0; expert < layers_->expert_count(); ++expert) {
+    if (!residents_.resident(expert)) continue;
+    const int32_t distance = layers_->Distance(now_, layers_->LayerOf(expert));
+    // Of equals the lowest index goes first.
+    scored.emplace_back(Score(expert) + step() * distance, -expert);
+  }
+  std::sort(scored.begin(), scored.end());
+  std::vector<int64_t> experts;
+  for (const auto& [score, negative] : scored) experts.push_back(-negative);
+  return experts;
+}
+
+void ScoredPolicy::ClientGone(uint64_t client) {
+  visits_.ClientGone(client);
+  OnClientGone(client);
+}
+
+}  // namespace odmoe
