@@ -16,7 +16,7 @@
 #include "services/core/base/status_macros.h"
 #include "services/core/io/aligned_buffer.h"
 #include "services/expert_storage/arena/arena.h"
-#include "services/expert_storage/open_expert_store.h"
+#include "services/expert_storage/sources/open_expert_source.h"
 #include "tests/support/expert_directory.h"
 
 namespace odmoe {

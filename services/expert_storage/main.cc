@@ -29,6 +29,9 @@ struct Flags {
   std::string model;
   std::string budget = "auto";
   std::string source = "auto";
+  std::vector<std::string> also;
+  uint32_t io_depth = 0;
+  std::string io_split;
   bool no_prefetch = false;
   std::string policy = "default";
 };
@@ -53,6 +56,16 @@ void Describe(CLI::App& app, Flags& flags) {
   app.add_option("--source", flags.source,
                  "How to read experts: direct (past the page cache), mmap, or auto")
       ->capture_default_str();
+  app.add_option("--also", flags.also,
+                 "Another directory that holds some of --model's files, or all, on another disk say; "
+                 "each is\nread where least is under way, and a copy that fails is answered by the "
+                 "other. Give it\nagain for more")
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--io-depth", flags.io_depth,
+                 "Requests to a disk under way at once; measured at the start if not given")
+      ->check(CLI::Range(1, 256));
+  app.add_option("--io-split", flags.io_split,
+                 "Largest of these requests, a multiple of 4 KiB (512KiB); measured if not given");
   app.add_option("--socket-dir", flags.socket_dir,
                  "Folder for the socket that shares the memory with clients on this host; a "
                  "private one in the temporary directory if not given");
@@ -66,7 +79,13 @@ void Describe(CLI::App& app, Flags& flags) {
 absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
   if (flags.model.empty()) return absl::OkStatus();
   ODMOE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(flags.budget));
-  ODMOE_ASSIGN_OR_RETURN(const SourceKind source, ParseSourceKind(flags.source));
+  SourceOptions source;
+  ODMOE_ASSIGN_OR_RETURN(source.kind, ParseSourceKind(flags.source));
+  source.also = flags.also;
+  if (flags.io_depth > 0) source.depth = flags.io_depth;
+  if (!flags.io_split.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(source.request_bytes, ParseByteSize(flags.io_split));
+  }
   ODMOE_ASSIGN_OR_RETURN(const auto model, models.Open(flags.model, budget, source));
   const Arena& arena = model->store->arena();
   spdlog::info("opened {}: {} experts, {} slots of {}, source {}", model->name,

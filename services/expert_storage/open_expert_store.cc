@@ -6,21 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/model_directory.h"
-#include "services/expert_storage/sources/direct_expert_source.h"
-#include "services/expert_storage/sources/mapped_expert_source.h"
 
 namespace odmoe {
-namespace {
-
-absl::StatusOr<std::unique_ptr<ExpertSource>> OpenDirect(const ExpertRegistry& registry,
-                                                         bool fall_back_to_page_cache) {
-  DirectExpertSource::Options options;
-  options.fall_back_to_page_cache = fall_back_to_page_cache;
-  return DirectExpertSource::Create(registry, options);
-}
-
-}  // namespace
-
 absl::StatusOr<uint64_t> ReadDemand(const std::string& model_directory) {
   const absl::StatusOr<GgufMetadata> metadata = ReadModelMetadata(model_directory);
   // A directory of experts alone is a store's to serve.
@@ -31,23 +18,6 @@ absl::StatusOr<uint64_t> ReadDemand(const std::string& model_directory) {
   ODMOE_ASSIGN_OR_RETURN(const uint32_t demand,
                          metadata->GetU32Or(absl::StrCat(architecture, ".expert_used_count"), 1));
   return std::max<uint64_t>(1, demand);
-}
-
-absl::StatusOr<std::unique_ptr<ExpertSource>> OpenExpertSource(const std::string& model_directory,
-                                                               SourceKind kind,
-                                                               SourceKind* in_use) {
-  ODMOE_ASSIGN_OR_RETURN(ExpertRegistry registry, ReadExpertRegistry(model_directory));
-  SourceKind taken = kind == SourceKind::kMapped ? SourceKind::kMapped : SourceKind::kDirect;
-  absl::StatusOr<std::unique_ptr<ExpertSource>> source;
-  if (taken == SourceKind::kDirect) {
-    source = OpenDirect(registry, /*fall_back_to_page_cache=*/kind == SourceKind::kDirect);
-    if (absl::IsUnimplemented(source.status())) taken = SourceKind::kMapped;
-  }
-  if (taken == SourceKind::kMapped) {
-    source = std::make_unique<MappedExpertSource>(std::move(registry));
-  }
-  if (in_use != nullptr) *in_use = taken;
-  return source;
 }
 
 absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(

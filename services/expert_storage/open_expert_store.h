@@ -6,28 +6,21 @@
 
 #include "absl/status/statusor.h"
 #include "services/core/experts/budget.h"
-#include "services/core/experts/source_kind.h"
 #include "services/expert_storage/caching_expert_store.h"
+#include "services/expert_storage/sources/open_expert_source.h"
 
 namespace odmoe {
 
 struct OpenStoreOptions {
-  std::string model_directory;
+  std::string model_directory;  // or a GGUF file, or any shard of a split one
   Budget budget;
-  SourceKind source = SourceKind::kAuto;
+  SourceOptions source;
   bool prefetch = true;
   PolicyKind policy = PolicyKind::kDefault;
   bool use_memfd = false;  // for other processes to map; else private memory
 };
 
-// Opens the source that `kind` asks for over a model directory's experts. UNIMPLEMENTED: never for
-// kAuto, which falls back; kDirect falls back to the page cache where there is no O_DIRECT.
-// `in_use`, if not null, is set to what was taken.
-absl::StatusOr<std::unique_ptr<ExpertSource>> OpenExpertSource(const std::string& model_directory,
-                                                               SourceKind kind,
-                                                               SourceKind* in_use = nullptr);
-
-// Errors of ReadExpertRegistry, ResolveBudget and CachingExpertStore::Create.
+// Errors of OpenExpertSource, ResolveBudget and CachingExpertStore::Create.
 absl::StatusOr<std::unique_ptr<CachingExpertStore>> OpenExpertStore(
     const OpenStoreOptions& options, SourceKind* source_in_use = nullptr);
 

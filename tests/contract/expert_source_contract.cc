@@ -25,9 +25,9 @@ void ExpertSourceContractTest::SetUp() {
   options.first_layer = 1;
   options.layers = kLayers;
   options.experts_per_layer = kExperts;
-  // Not a whole number of pages, and more than one request of the disk would be at 1 MiB.
-  options.dim = 320;
-  options.ffn = 321;
+  // Not a whole number of pages, and more than 256 KiB, which the direct sources here ask for at once.
+  options.dim = 160;
+  options.ffn = 161;
   truth_ = WriteRandomExperts(directory_.path(), options);
   source_ = GetParam().make(directory_.path(), options, keep_);
   ASSERT_NE(source_, nullptr);
@@ -41,7 +41,10 @@ TEST_P(ExpertSourceContractTest, KnowsTheModelsExperts) {
     const LayerExperts* found = catalog.FindLayer(layer.layer);
     ASSERT_NE(found, nullptr);
     EXPECT_EQ(found->layout, layer.layout);
-    EXPECT_EQ(found->xxh3, layer.xxh3);
+    // A GGUF file has no hashes.
+    if (!found->xxh3.empty()) {
+      EXPECT_EQ(found->xxh3, layer.xxh3);
+    }
   }
 }
 

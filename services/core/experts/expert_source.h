@@ -12,6 +12,7 @@
 #include "services/core/experts/expert_catalog.h"
 #include "services/core/experts/expert_id.h"
 #include "services/core/experts/read_control.h"
+#include "services/core/experts/source_stats.h"
 
 namespace odmoe {
 
@@ -45,6 +46,8 @@ class ExpertSource {
 
   // True: Read has compared the bytes with the catalog's hash, where it has one, on their way in.
   virtual bool checks_hashes() const { return false; }
+
+  virtual SourceStats Stats() const { return {}; }
 
   // Reads will land in `memory`, which stays mapped until it is taken back; a source that can make
   // use of knowing does. TakeBackMemory: no read into it is under way, and none will come.

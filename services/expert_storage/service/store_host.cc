@@ -56,7 +56,7 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::OpenForClient(const std:
 
 absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& path,
                                                              const Budget& budget,
-                                                             SourceKind source) {
+                                                             const SourceOptions& source) {
   auto model = std::make_shared<HostedModel>();
   ODMOE_ASSIGN_OR_RETURN(model->directory, Canonical(path));
   model->name = std::filesystem::path(model->directory).filename().string();

@@ -43,7 +43,7 @@ class StoreHost {
                                                              SourceKind source);
   // For who starts the process: any path.
   absl::StatusOr<std::shared_ptr<HostedModel>> Open(const std::string& path, const Budget& budget,
-                                                    SourceKind source);
+                                                    const SourceOptions& source);
   // A shareable store that was made elsewhere. FAILED_PRECONDITION: another model is open.
   absl::Status Serve(std::string name, std::unique_ptr<CachingExpertStore> store);
   // FAILED_PRECONDITION: sessions are open on it.

@@ -1,20 +1,15 @@
 // What files can do to the sources that read them. That they read what is there, the contract says.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
 
-#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/core/base/units.h"
-#include "services/core/formats/model_directory.h"
 #include "services/core/io/aligned_buffer.h"
-#include "services/expert_storage/open_expert_store.h"
 #include "services/expert_storage/sources/direct_expert_source.h"
 #include "services/expert_storage/sources/mapped_expert_source.h"
+#include "services/expert_storage/sources/open_expert_source.h"
 #include "tests/support/expert_directory.h"
 #include "tests/support/temporary_directory.h"
 
@@ -38,13 +33,14 @@ class FileSourcesTest : public ::testing::TestWithParam<Kind> {
   }
 
   std::unique_ptr<ExpertSource> Open() {
-    ExpertRegistry registry = ReadExpertRegistry(directory_.path()).value();
+    auto places = std::move(FindPlaces(directory_.path()).value().places);
     if (GetParam() == Kind::kMapped) {
-      return std::make_unique<MappedExpertSource>(std::move(registry));
+      return MappedExpertSource::Create(std::move(places), directory_.path()).value();
     }
     DirectExpertSource::Options options;
+    options.directories = {directory_.path()};
     options.io_uring = GetParam() == Kind::kUring;
-    return DirectExpertSource::Create(std::move(registry), options).value();
+    return DirectExpertSource::Create(std::move(places), options).value();
   }
 
   void ExpectReads(ExpertSource& source, ExpertId id) {
@@ -97,6 +93,47 @@ TEST_P(FileSourcesTest, TheFirstFileLostIsNotTheModelLost) {
   ExpectReads(*source, {0, 1});
 }
 
+TEST_P(FileSourcesTest, AFileReplacedIsReadAsItWasOrIsDataLossAndHeals) {
+  const auto source = Open();
+  const std::string path = ExpertPath(directory_.path(), {0, 1});
+  const std::string good = ReadFileOrDie(path);
+  ExpectReads(*source, {0, 1});
+  // By rename, as tools do: the descriptor still has what the registry names.
+  const std::string other = directory_ / "other";
+  WriteFileOrDie(other, std::string(good.size(), 'x'));
+  std::filesystem::rename(other, path);
+  ExpectReads(*source, {0, 1});
+  // Removed: likewise.
+  ExpectReads(*source, {0, 2});
+  std::filesystem::remove(ExpertPath(directory_.path(), {0, 2}));
+  ExpectReads(*source, {0, 2});
+  // In place: another hash.
+  ExpectReads(*source, {0, 3});
+  CorruptExpert(directory_.path(), {0, 3});
+  EXPECT_TRUE(absl::IsDataLoss(ReadAndWait(*source, {0, 3}, buffer_.span())));
+  EXPECT_EQ(source->Stats().checksum_failures, 1);
+  // A source that never saw the old file finds the new one corrupt, until it is repaired.
+  const auto later = Open();
+  EXPECT_TRUE(absl::IsDataLoss(ReadAndWait(*later, {0, 1}, buffer_.span())));
+  WriteFileOrDie(other, good);
+  std::filesystem::rename(other, path);
+  ExpectReads(*later, {0, 1});
+}
+
+TEST_P(FileSourcesTest, TellsWhatItDid) {
+  const auto source = Open();
+  ExpectReads(*source, {0, 0});
+  ExpectReads(*source, {0, 0});
+  const SourceStats stats = source->Stats();
+  ASSERT_EQ(stats.disks.size(), 1);
+  EXPECT_EQ(stats.disks[0].directory, directory_.path());
+  EXPECT_EQ(stats.disks[0].reads, 2);
+  EXPECT_EQ(stats.disks[0].bytes_read, 2 * truth_->Bytes({0, 0}).size());
+  EXPECT_EQ(stats.disks[0].failures, 0);
+  EXPECT_EQ(stats.disks[0].bytes_under_way, 0);
+  EXPECT_EQ(stats.open_files, 1);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, FileSourcesTest,
                          ::testing::Values(Kind::kMapped, Kind::kUring, Kind::kPread),
                          [](const auto& info) {
@@ -117,53 +154,6 @@ TEST(OpenExpertSourceTest, EveryKindServesWhateverTheFileSystem) {
     EXPECT_TRUE(kind == SourceKind::kAuto || in_use == kind);
     auto buffer = AlignedBuffer::Allocate(truth->catalog().max_expert_bytes() + 4096).value();
     EXPECT_TRUE(ReadAndWait(**source, {1, 3}, buffer.span()).ok());
-  }
-}
-
-TEST(UringReaderTest, AClosedDescriptorFailsTheReadNotTheReader) {
-  auto reader = MakeUringReader(2);
-  if (absl::IsUnimplemented(reader.status())) GTEST_SKIP() << reader.status();
-  const TemporaryDirectory directory;
-  WriteFileOrDie(directory / "file", std::string(3 << 20, 'x'));
-  auto buffer = AlignedBuffer::Allocate(3 << 20).value();
-  const auto read = [&](int fd) {
-    absl::Status result;
-    absl::Notification done;
-    (*reader)->Read({fd, "file", 0, buffer.span(), buffer.size()}, [&](absl::Status status) {
-      result = std::move(status);
-      done.Notify();
-    });
-    done.WaitForNotification();
-    return result;
-  };
-  EXPECT_TRUE(absl::IsDataLoss(read(-1)));
-  const int fd = open((directory / "file").c_str(), O_RDONLY | O_CLOEXEC);
-  const absl::Status status = read(fd);
-  EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(buffer.data()[(3 << 20) - 1], std::byte{'x'});
-  close(fd);
-}
-
-TEST(BlockReaderTest, AFileThatEndsWhileItIsReadIsDataLoss) {
-  const TemporaryDirectory directory;
-  WriteFileOrDie(directory / "file", std::string(10'000, 'x'));
-  auto buffer = AlignedBuffer::Allocate(16'384).value();
-  std::vector<std::unique_ptr<BlockReader>> readers;
-  readers.push_back(MakePreadReader(1));
-  if (auto uring = MakeUringReader(4); uring.ok()) readers.push_back(*std::move(uring));
-  for (const auto& reader : readers) {
-    const int fd = open((directory / "file").c_str(), O_RDONLY | O_CLOEXEC);
-    for (const auto& [needed, ok] : {std::pair<uint64_t, bool>{10'000, true}, {10'001, false}}) {
-      absl::Status result;
-      absl::Notification done;
-      reader->Read({fd, "file", 0, buffer.span(), needed}, [&](absl::Status status) {
-        result = std::move(status);
-        done.Notify();
-      });
-      done.WaitForNotification();
-      EXPECT_EQ(result.code(), ok ? absl::StatusCode::kOk : absl::StatusCode::kDataLoss) << result;
-    }
-    close(fd);
   }
 }
 

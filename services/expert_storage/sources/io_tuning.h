@@ -1,0 +1,35 @@
+// How much to ask of a device at once, found by trying.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "services/expert_storage/sources/block_reader.h"
+
+namespace odmoe {
+
+struct IoTuning {
+  IoShape shape;
+  double bytes_per_second = 0;  // in the trial; 0: there was none
+};
+
+// A range of a model's files, for trial reads.
+struct TrialExtent {
+  std::shared_ptr<const OpenedFile> file;
+  uint64_t offset = 0;  // a multiple of 4096
+  uint64_t bytes = 0;   // likewise
+};
+
+// Reads the extents, in turn and again from the first, with different shapes for about `limit`
+// altogether, and says which was best: of those within a few percent of the fastest the one with
+// the fewest bytes under way, since what is under way cannot be overtaken. Blocks. Takes up to 32
+// MiB of memory meanwhile. An empty or small list, or reads that fail: the default shape.
+IoTuning MeasureIo(const std::vector<TrialExtent>& extents,
+                   const std::function<std::unique_ptr<BlockReader>(IoShape)>& make_reader,
+                   absl::Duration limit);
+
+}  // namespace odmoe
