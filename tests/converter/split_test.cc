@@ -10,6 +10,7 @@
 #include "converter/toy/toy_model.h"
 #include "services/core/formats/gguf_writer.h"
 #include "services/core/formats/model_directory.h"
+#include "services/core/formats/model_path.h"
 #include "services/core/formats/safetensors.h"
 #include "tests/converter/open_gguf.h"
 #include "tests/support/temporary_directory.h"
@@ -92,6 +93,44 @@ TEST(SplitTest, PutsTensorsWhereTheirNamesBelong) {
                                         : "attention_layers.safetensors";
     EXPECT_EQ(tensor.file, expected) << tensor.name;
   }
+}
+
+TEST(SplitTest, ABaseModelIsTheSameFromTheGgufFileInPlace) {
+  TemporaryDirectory folder;
+  ASSERT_EQ(WriteToyModel({}, folder / "toy.gguf"), absl::OkStatus());
+  ASSERT_EQ(Split(*OpenGguf(folder / "toy.gguf"), folder / "model"), absl::OkStatus());
+  const auto split = BaseModel::Open(folder / "model");
+  ASSERT_TRUE(split.ok()) << split.status();
+  const auto whole = BaseModel::Open(folder / "toy.gguf");
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ((*whole)->metadata().entries(), (*split)->metadata().entries());
+  EXPECT_EQ((*whole)->total_bytes(), (*split)->total_bytes());
+  ASSERT_EQ((*whole)->tensors().size(), (*split)->tensors().size());
+  for (const BaseTensor& tensor : (*split)->tensors()) {
+    const BaseTensor* found = (*whole)->Find(tensor.name);
+    ASSERT_NE(found, nullptr) << tensor.name;
+    EXPECT_EQ(found->dtype, tensor.dtype);
+    EXPECT_EQ(found->ne, tensor.ne);
+    EXPECT_TRUE(found->data == tensor.data) << tensor.name;
+  }
+  EXPECT_EQ((*whole)->Find("blk.1.ffn_up_exps.weight"), nullptr);
+  EXPECT_EQ(ReadModelMetadata(folder / "toy.gguf")->entries(), (*split)->metadata().entries());
+  EXPECT_FALSE(ReadDenseRegistry(folder / "toy.gguf")->has_value());
+  // A file that has been cut, and one that is no model.
+  std::filesystem::resize_file(folder / "toy.gguf", 4000);
+  EXPECT_EQ(BaseModel::Open(folder / "toy.gguf").status().code(), absl::StatusCode::kDataLoss);
+  WriteFileOrDie(folder / "text.gguf", "no model");
+  EXPECT_EQ(BaseModel::Open(folder / "text.gguf").status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(SplitTest, AModelIsNamedByItsPathsLastComponent) {
+  EXPECT_EQ(ModelNameOf("/models/kimi"), "kimi");
+  EXPECT_EQ(ModelNameOf("kimi//"), "kimi");
+  EXPECT_EQ(ModelNameOf("/models/kimi.q4.gguf"), "kimi.q4");
+  EXPECT_EQ(ModelNameOf("/models/kimi-00002-of-00003.gguf"), "kimi");
+  EXPECT_EQ(ModelNameOf("/"), "");
+  EXPECT_EQ(ModelNameOf(""), "");
 }
 
 // A toy's header with `edit` made to it, all weights zero.

@@ -5,7 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/base_files.h"
+#include "services/core/formats/gguf_experts.h"
+#include "services/core/formats/gguf_model.h"
 #include "services/core/formats/model_index.h"
+#include "services/core/formats/model_path.h"
 #include "services/core/formats/safetensors.h"
 #include "services/core/io/file.h"
 
@@ -25,6 +28,17 @@ absl::StatusOr<std::string> ReadRegistryText(const std::string& model_directory,
   return text;
 }
 
+// A GGUF file's registry where it has no routed experts.
+absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseGguf(const std::string& path) {
+  ODMOE_ASSIGN_OR_RETURN(const auto gguf, GgufModel::Open(PosixFileSystem(), path));
+  for (const GgufTensor& tensor : gguf->tensors()) {
+    if (PlaceOfExpertTensor(tensor.name)) return std::nullopt;
+  }
+  ExpertRegistry registry;
+  ODMOE_ASSIGN_OR_RETURN(registry.catalog, ExpertCatalog::Create(ModelDigest({}), {}));
+  return registry;
+}
+
 // Only a directory that has its registry is complete.
 absl::Status CheckComplete(const std::string& model_directory) {
   const auto opened =
@@ -35,8 +49,7 @@ absl::Status CheckComplete(const std::string& model_directory) {
              : opened.status();
 }
 
-absl::StatusOr<std::unique_ptr<MappedFile>> MapWhole(const SafetensorsReader& reader) {
-  const RandomAccessFile& file = reader.file();
+absl::StatusOr<std::unique_ptr<MappedFile>> MapWhole(const RandomAccessFile& file) {
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, MappedFile::Open(file.path()));
   if (mapped->bytes().size() != file.size()) {
     return absl::DataLossError(absl::StrCat(file.path(), ": changed its size while it was opened"));
@@ -60,40 +73,68 @@ absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_direc
 }
 
 absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseRegistry(
-    const std::string& model_directory) {
+    const std::string& model) {
+  if (IsModelFile(model)) return ReadDenseGguf(model);
   // An entry of an expert takes some hundred bytes; the header of a registry without any, fewer.
   constexpr uint64_t kMostBytes = 4096;
-  const std::string path = absl::StrCat(model_directory, "/", kRegistryFile);
+  const std::string path = absl::StrCat(model, "/", kRegistryFile);
   const auto file = PosixFileSystem().OpenForRead(path);
   if (file.ok() && (*file)->size() > kMostBytes) return std::nullopt;
-  ODMOE_ASSIGN_OR_RETURN(ExpertRegistry registry, ReadExpertRegistry(model_directory));
+  ODMOE_ASSIGN_OR_RETURN(ExpertRegistry registry, ReadExpertRegistry(model));
   if (registry.catalog.expert_count() > 0) return std::nullopt;
   return registry;
 }
 
-absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::Open(const std::string& model_directory) {
-  ODMOE_RETURN_IF_ERROR(CheckComplete(model_directory));
-  ODMOE_ASSIGN_OR_RETURN(ModelIndex index, ReadModelIndex(PosixFileSystem(), model_directory));
-  std::unique_ptr<BaseModel> model(new BaseModel);
-  model->metadata_ = std::move(index.metadata);
+absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::Open(const std::string& model) {
+  if (IsModelFile(model)) return OpenGguf(model);
+  ODMOE_RETURN_IF_ERROR(CheckComplete(model));
+  ODMOE_ASSIGN_OR_RETURN(ModelIndex index, ReadModelIndex(PosixFileSystem(), model));
+  std::unique_ptr<BaseModel> base(new BaseModel);
+  base->metadata_ = std::move(index.metadata);
   ODMOE_ASSIGN_OR_RETURN(const BaseFiles files,
-                         BaseFiles::Open(PosixFileSystem(), model_directory, index));
+                         BaseFiles::Open(PosixFileSystem(), model, index));
   absl::flat_hash_map<std::string, absl::Span<const std::byte>> bytes;
   for (const auto& [name, reader] : files.files()) {
-    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, MapWhole(*reader));
+    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, MapWhole(reader->file()));
     bytes.emplace(name, mapped->bytes());
-    model->files_.push_back(std::move(mapped));
+    base->files_.push_back(std::move(mapped));
   }
   for (IndexedTensor& tensor : index.tensors) {
     if (tensor.file.empty()) continue;
-    model->by_name_.emplace(tensor.name, model->tensors_.size());
-    model->total_bytes_ += tensor.bytes;
-    model->tensors_.push_back({.name = std::move(tensor.name),
-                               .dtype = tensor.dtype,
-                               .ne = std::move(tensor.ne),
-                               .data = bytes.at(tensor.file).subspan(tensor.offset, tensor.bytes)});
+    base->Add({.name = std::move(tensor.name),
+               .dtype = tensor.dtype,
+               .ne = std::move(tensor.ne),
+               .data = bytes.at(tensor.file).subspan(tensor.offset, tensor.bytes)});
   }
-  return model;
+  return base;
+}
+
+absl::StatusOr<std::unique_ptr<BaseModel>> BaseModel::OpenGguf(const std::string& path) {
+  ODMOE_ASSIGN_OR_RETURN(const auto gguf, GgufModel::Open(PosixFileSystem(), path));
+  std::unique_ptr<BaseModel> base(new BaseModel);
+  base->metadata_ = gguf->metadata();
+  absl::flat_hash_map<const RandomAccessFile*, absl::Span<const std::byte>> bytes;
+  for (const auto& shard : gguf->shards()) {
+    ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, MapWhole(shard->file()));
+    bytes.emplace(&shard->file(), mapped->bytes());
+    base->files_.push_back(std::move(mapped));
+  }
+  for (const GgufTensor& tensor : gguf->tensors()) {
+    if (PlaceOfExpertTensor(tensor.name)) continue;
+    // The reader has found every tensor inside its file.
+    const GgufModel::Place place = gguf->PlaceOf(tensor);
+    base->Add({.name = tensor.name,
+               .dtype = tensor.dtype,
+               .ne = tensor.ne,
+               .data = bytes.at(place.file).subspan(place.offset, tensor.bytes)});
+  }
+  return base;
+}
+
+void BaseModel::Add(BaseTensor tensor) {
+  by_name_.emplace(tensor.name, tensors_.size());
+  total_bytes_ += tensor.data.size();
+  tensors_.push_back(std::move(tensor));
 }
 
 const BaseTensor* BaseModel::Find(absl::string_view name) const {
@@ -101,9 +142,13 @@ const BaseTensor* BaseModel::Find(absl::string_view name) const {
   return found == by_name_.end() ? nullptr : &tensors_[found->second];
 }
 
-absl::StatusOr<GgufMetadata> ReadModelMetadata(const std::string& model_directory) {
-  ODMOE_RETURN_IF_ERROR(CheckComplete(model_directory));
-  ODMOE_ASSIGN_OR_RETURN(ModelIndex index, ReadModelIndex(PosixFileSystem(), model_directory));
+absl::StatusOr<GgufMetadata> ReadModelMetadata(const std::string& model) {
+  if (IsModelFile(model)) {
+    ODMOE_ASSIGN_OR_RETURN(const auto gguf, GgufModel::Open(PosixFileSystem(), model));
+    return gguf->metadata();
+  }
+  ODMOE_RETURN_IF_ERROR(CheckComplete(model));
+  ODMOE_ASSIGN_OR_RETURN(ModelIndex index, ReadModelIndex(PosixFileSystem(), model));
   return std::move(index.metadata);
 }
 

@@ -49,7 +49,8 @@ absl::StatusOr<ExpertRegistry> ReadExpertRegistry(const std::string& model_direc
 
 // The registry of a model without routed experts, whose directory has one like every other; nothing
 // where there are experts, which is told without reading a large registry. Errors as above.
-absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseRegistry(const std::string& model_directory);
+// `model` may be a GGUF file too, here and below.
+absl::StatusOr<std::optional<ExpertRegistry>> ReadDenseRegistry(const std::string& model);
 
 // A base-model tensor: bytes stay valid as long as the BaseModel. GGUF shape order.
 struct BaseTensor {
@@ -65,8 +66,9 @@ struct BaseTensor {
 // Everything that is not a routed expert, mapped. Immutable, thread-safe.
 class BaseModel {
  public:
-  // NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT as above.
-  static absl::StatusOr<std::unique_ptr<BaseModel>> Open(const std::string& model_directory);
+  // A model directory, or a GGUF file, or any shard of one whose others lie beside it: its tensors
+  // are then mapped where they are. NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT as above.
+  static absl::StatusOr<std::unique_ptr<BaseModel>> Open(const std::string& model);
 
   const GgufMetadata& metadata() const { return metadata_; }
   const std::vector<BaseTensor>& tensors() const { return tensors_; }
@@ -77,6 +79,9 @@ class BaseModel {
 
  private:
   BaseModel() = default;
+  static absl::StatusOr<std::unique_ptr<BaseModel>> OpenGguf(const std::string& path);
+  void Add(BaseTensor tensor);
+
   GgufMetadata metadata_;
   std::vector<BaseTensor> tensors_;
   absl::flat_hash_map<std::string, size_t> by_name_;
@@ -84,7 +89,7 @@ class BaseModel {
   uint64_t total_bytes_ = 0;
 };
 
-// metadata.json alone, without mapping any tensor: the GGUF keys.
-absl::StatusOr<GgufMetadata> ReadModelMetadata(const std::string& model_directory);
+// The GGUF keys alone, without mapping any tensor.
+absl::StatusOr<GgufMetadata> ReadModelMetadata(const std::string& model);
 
 }  // namespace odmoe

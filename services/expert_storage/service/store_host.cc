@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/formats/model_path.h"
 
 namespace odmoe {
 namespace {
@@ -59,7 +60,7 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
                                                              const SourceOptions& source) {
   auto model = std::make_shared<HostedModel>();
   ODMOE_ASSIGN_OR_RETURN(model->directory, Canonical(path));
-  model->name = std::filesystem::path(model->directory).filename().string();
+  model->name = ModelNameOf(model->directory);
   model->budget = budget;
   {
     absl::MutexLock lock(&mutex_);

@@ -38,8 +38,8 @@ absl::Status AnotherChange() {
 absl::StatusOr<ModelInfo> ModelHost::Load(const std::string& path, int32_t context_length) {
   ODMOE_ASSIGN_OR_RETURN(const std::string resolved, roots_.Resolve(path, "path"));
   std::error_code error;
-  if (!std::filesystem::is_directory(resolved, error)) {
-    return absl::NotFoundError(absl::StrCat("no model directory at ", path));
+  if (!std::filesystem::exists(resolved, error)) {
+    return absl::NotFoundError(absl::StrCat("no model directory or GGUF file at ", path));
   }
   const TryMutexLock change(changing_);
   if (!change.held()) return AnotherChange();
