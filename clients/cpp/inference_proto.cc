@@ -32,7 +32,9 @@ ExpertUse FromProto(const v1::ExpertUse& use) {
           .bytes_read = Count(use.bytes_read()),
           .predicted = Count(use.predicted()),
           .predicted_right = Count(use.predicted_right()),
-          .predicted_of = Count(use.predicted_of())};
+          .predicted_of = Count(use.predicted_of()),
+          .executed = Count(use.executed()),
+          .executed_bytes = Count(use.executed_bytes())};
 }
 
 absl::StatusOr<FinishReason> FromProto(v1::FinishReason reason) {

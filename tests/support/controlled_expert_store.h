@@ -29,6 +29,8 @@ class ControlledExpertStore : public ExpertStore {
   bool late = false;
   // True, with `late`: the last experts of a batch are ready, the first are not.
   bool last_first = false;
+  // Whether an expert is resident, where somebody asks beforehand. Empty: all are.
+  std::function<bool(ExpertId)> resident;
   // Called with each Acquire's ids; an error is what Acquire returns.
   std::function<absl::Status(absl::Span<const ExpertId>)> on_acquire;
   // Called by AwaitReady for an expert that is not ready, with until when; what it returns.
@@ -47,6 +49,7 @@ class ControlledExpertStore : public ExpertStore {
   const ExpertCatalog& catalog() const override { return registry_.catalog; }
   absl::StatusOr<std::unique_ptr<ExpertBatch>> Acquire(absl::Span<const ExpertId> ids,
                                                        absl::Time deadline) override;
+  bool Resident(ExpertId id) const override { return !resident || resident(id); }
   void Prefetch(absl::Span<const ExpertId> ids) override;
   size_t max_batch() const override { return batch_limit; }
   absl::StatusOr<StoreStats> Stats() override;

@@ -96,6 +96,8 @@ struct ExpertUse {
   uint64_t predicted_right =
       0;  // of the experts chosen where there was a prediction, those predicted
   uint64_t predicted_of = 0;     // experts chosen where there was a prediction
+  uint64_t executed = 0;         // experts computed on another host: neither hits nor misses
+  uint64_t executed_bytes = 0;   // hidden states sent for those, and outputs received
 
   double hit_rate() const {
     return hits + misses == 0 ? 0.0 : double(hits) / double(hits + misses);

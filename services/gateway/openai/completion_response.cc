@@ -95,6 +95,8 @@ void RequestCost::Add(const GenerateSummary& summary) {
   experts.predicted += summary.experts.predicted;
   experts.predicted_right += summary.experts.predicted_right;
   experts.predicted_of += summary.experts.predicted_of;
+  experts.executed += summary.experts.executed;
+  experts.executed_bytes += summary.experts.executed_bytes;
 }
 
 std::string CompletionJson(const CompletionMessage& message) {

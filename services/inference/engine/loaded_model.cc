@@ -4,11 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
 #include "services/core/base/available_cores.h"
 #include "services/core/base/process_memory.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/formats/model_path.h"
 #include "services/inference/shadow/next_router_predictor.h"
 
 namespace odmoe {
@@ -30,11 +30,14 @@ absl::Status CheckOptions(const LocalModelOptions& options) {
   return CheckRange("prefill_chunk", options.prefill_chunk, 1, 4096);
 }
 
-std::string DirectoryName(absl::string_view path) {
-  while (path.size() > 1 && absl::ConsumeSuffix(&path, "/")) {
-  }
-  const size_t slash = path.rfind('/');
-  return std::string(slash == absl::string_view::npos ? path : path.substr(slash + 1));
+absl::Status CheckSameExperts(const LocalModelOptions& options) {
+  if (options.remote_experts == nullptr) return absl::OkStatus();
+  const std::string& here = options.experts->catalog().model_digest();
+  const std::string& there = options.remote_experts->catalog().model_digest();
+  if (here == there) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the experts of the second host are another model's: its digest is ", there,
+                   ", expected ", here));
 }
 
 uint64_t KvBudget(const LocalModelOptions& options, const ModelConfig& config, int64_t context) {
@@ -68,7 +71,7 @@ absl::Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& conf
 absl::StatusOr<ModelInfo> DescribeModel(const LocalModelOptions& options, const LoadedModel& model,
                                         int64_t context) {
   ModelInfo info;
-  info.name = DirectoryName(options.model_directory);
+  info.name = ModelNameOf(options.model_directory);
   info.architecture = model.config.architecture;
   info.digest = model.store->catalog().model_digest();
   info.layer_count = model.config.layers;
@@ -90,6 +93,9 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   auto model = std::make_unique<LoadedModel>();
   model->store = options.experts;
   ODMOE_ASSIGN_OR_RETURN(model->base, BaseModel::Open(options.model_directory));
+  ODMOE_RETURN_IF_ERROR(CheckSameExperts(options));
+  // What is observed is computed here.
+  if (options.observer == nullptr) model->remote_experts = options.remote_experts;
   ODMOE_ASSIGN_OR_RETURN(model->config, ReadModelConfig(model->base->metadata()));
   ODMOE_ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::Create(model->base->metadata()));
   ODMOE_RETURN_IF_ERROR(CheckVocabulary(*model->tokenizer, model->config));
@@ -114,7 +120,9 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadModel(const LocalModelOptions& 
   }
   const int64_t step_tokens = std::min<int64_t>(options.prefill_chunk, context);
   model->transformer = std::make_unique<Transformer>(model->config, model->weights, *model->store,
-                                                     *model->pool, step_tokens);
+                                                     *model->pool, step_tokens,
+                                                     RemoteExperts{model->remote_experts.get(),
+                                                                   options.remote_mode});
   return model;
 }
 

@@ -25,6 +25,7 @@ namespace odmoe {
 struct LoadedModel {
   ModelInfo info;
   std::shared_ptr<ExpertStore> store;
+  std::shared_ptr<ExpertExecutor> remote_experts;  // null: there is none
   std::unique_ptr<BaseModel> base;
   std::unique_ptr<Tokenizer> tokenizer;
   ModelConfig config;

@@ -15,22 +15,25 @@ namespace {
 // How soon a request that waits for an expert notices that it was cancelled.
 constexpr absl::Duration kArrivalPoll = absl::Milliseconds(10);
 
-WeightMatrix MatrixOf(const ExpertTensor& tensor, const std::byte* bytes,
-                      const ObservedTensor* observed, int32_t expert) {
-  WeightMatrix matrix = {tensor.dtype, tensor.rows, tensor.columns,
-                         tensor.bytes / static_cast<uint64_t>(tensor.rows), bytes + tensor.offset};
-  matrix.observed = observed;
-  matrix.matrix = expert;
-  return matrix;
+// Waits for what comes, from the store or the second host, until nobody wants it any more.
+template <typename Batch>
+absl::Status AwaitArrival(const Step& step, Batch& batch, size_t position) {
+  while (step.cancellation != nullptr &&
+         !batch.AwaitReady(position, absl::Now() + kArrivalPoll)) {
+    ODMOE_RETURN_IF_ERROR(step.CheckWanted());
+  }
+  return batch.Wait(position).status();
 }
 
 }  // namespace
 
 ExpertStage::ExpertStage(const ModelConfig& config, ComputePool& pool, ExpertStore& store,
-                         Lookahead& lookahead, int64_t max_tokens)
+                         const RemoteExperts& remote, Lookahead& lookahead, int64_t max_tokens)
     : config_(config),
       pool_(pool),
       store_(store),
+      executor_(remote.mode == RemoteMode::kFetch ? nullptr : remote.executor),
+      fetch_or_execute_(remote.mode, store.catalog()),
       shared_(config, pool, config.shared_ffn, max_tokens),
       router_(config.routing),
       lookahead_(lookahead),
@@ -40,31 +43,32 @@ ExpertStage::ExpertStage(const ModelConfig& config, ComputePool& pool, ExpertSto
   choice_.resize(slots);
   weight_.resize(slots);
   slots_.resize(slots);
+  tokens_.resize(slots);
   row_of_slot_.resize(slots);
-  w1_rows_.resize(slots);
-  w3_rows_.resize(slots);
-  gate_.resize(slots * config.expert_ffn);
-  up_.resize(slots * config.expert_ffn);
   output_.resize(slots * config.dim);
   chosen_.reserve(config.routing.experts);
   ids_.reserve(config.routing.experts);
-  products_.reserve(2 * config.routing.experts);
 }
 
 absl::Status ExpertStage::Run(const Step& step, const LayerWeights& weights, int32_t layer,
                               Activations& x, float* hidden) {
   ODMOE_RETURN_IF_ERROR(Route(step, weights, layer, x));
   GroupByExpert();
-  rows_done_ = 0;
-  // Experts that do not fit the store at once come in waves.
-  const size_t wave = std::max<size_t>(1, store_.max_batch());
-  for (size_t first = 0; first < chosen_.size(); first += wave) {
-    const size_t count = std::min(wave, chosen_.size() - first);
-    ODMOE_RETURN_IF_ERROR(RunWave(step, weights, layer, first, count, x, [&] {
-      if (first > 0) return;
+  Divide(layer);
+  const std::unique_ptr<ExpertExecution> execution = StartThere(step, layer, x);
+  const auto meanwhile = [&] {
+    // What is executed is not brought: the link is for what somebody waits for.
+    if (executing_) {
+      lookahead_.Skip();
+    } else {
       lookahead_.Predict(step, layer, hidden);
-      if (weights.has_ffn) shared_.Run(weights.ffn, x, shared_output_.data());
-    }));
+    }
+    if (weights.has_ffn) shared_.Run(weights.ffn, x, shared_output_.data());
+  };
+  ODMOE_RETURN_IF_ERROR(RunHere(step, weights, layer, x, meanwhile));
+  if (execution != nullptr) {
+    TakeExecuted(step, layer, *execution);
+    ODMOE_RETURN_IF_ERROR(RunHere(step, weights, layer, x, [] {}));
   }
   Reduce(weights, x.rows(), hidden);
   return absl::OkStatus();
@@ -105,103 +109,177 @@ void ExpertStage::GroupByExpert() {
   std::sort(slots_.begin(), slots_.end(), [this](int32_t a, int32_t b) {
     return choice_[a] != choice_[b] ? choice_[a] < choice_[b] : a < b;
   });
+  tokens_.resize(slots_.size());
   chosen_.clear();
   for (int32_t i = 0; i < static_cast<int32_t>(slots_.size()); ++i) {
-    const int32_t expert = choice_[slots_[i]];
+    const int32_t slot = slots_[i];
+    const int32_t expert = choice_[slot];
+    tokens_[i] = slot / config_.routing.used;
+    row_of_slot_[slot] = i;
     if (chosen_.empty() || chosen_.back().expert != expert) chosen_.push_back({expert, i, 0});
     ++chosen_.back().slot_count;
   }
+}
+
+void ExpertStage::Divide(int32_t layer) {
+  const auto most_rows = std::min<int64_t>(
+      ExpertExecutor::kMaxTokens,
+      ExpertExecutor::kMaxBytes / (sizeof(float) * static_cast<uint64_t>(config_.dim)));
+  here_.clear();
+  there_.clear();
+  int64_t rows = 0;
+  for (size_t i = 0; i < chosen_.size(); ++i) {
+    const int32_t count = chosen_[i].slot_count;
+    if (executor_ == nullptr || rows + count > most_rows ||
+        store_.Resident({layer, chosen_[i].expert})) {
+      here_.push_back(i);
+    } else {
+      there_.push_back(i);
+      rows += count;
+    }
+  }
+  if (there_.empty()) return;
+  const auto absent = static_cast<int64_t>(there_.size());
+  executing_ = fetch_or_execute_.Execute(absent, rows, absl::Now());
+  if (executing_) return;
+  there_.clear();
+  here_.resize(chosen_.size());
+  std::iota(here_.begin(), here_.end(), size_t{0});
+}
+
+std::unique_ptr<ExpertExecution> ExpertStage::StartThere(const Step& step, int32_t layer,
+                                                         Activations& x) {
+  if (there_.empty()) return nullptr;
+  const int64_t dim = config_.dim;
+  const std::byte* const* rows = x.Rows(ActivationForm::kF32);
+  sent_row_.assign(x.rows(), -1);
+  sent_.clear();
+  sent_tokens_.clear();
+  sent_experts_.clear();
+  for (const size_t i : there_) {
+    for (const int32_t token : WorkOf(chosen_[i], nullptr).tokens) sent_row_[token] = 0;
+  }
+  int32_t count = 0;
+  for (int64_t t = 0; t < x.rows(); ++t) {
+    if (sent_row_[t] < 0) continue;
+    sent_row_[t] = count++;
+    const float* row = reinterpret_cast<const float*>(rows[t]);
+    sent_.insert(sent_.end(), row, row + dim);
+  }
+  // The spans point into sent_tokens_, which must not grow once they do.
+  for (const size_t i : there_) {
+    for (const int32_t t : WorkOf(chosen_[i], nullptr).tokens) sent_tokens_.push_back(sent_row_[t]);
+  }
+  const int32_t* next = sent_tokens_.data();
+  for (const size_t i : there_) {
+    const auto tokens = static_cast<size_t>(chosen_[i].slot_count);
+    sent_experts_.push_back({chosen_[i].expert, {next, tokens}});
+    next += tokens;
+  }
+  sent_at_ = absl::Now();
+  auto execution = executor_->Execute(layer, count, sent_, sent_experts_, step.deadline);
+  if (execution.ok()) return *std::move(execution);
+  fetch_or_execute_.Failed(sent_at_);
+  here_.insert(here_.end(), there_.begin(), there_.end());
+  there_.clear();
+  executing_ = false;
+  return nullptr;
+}
+
+void ExpertStage::TakeExecuted(const Step& step, int32_t layer, ExpertExecution& execution) {
+  const int64_t dim = config_.dim;
+  here_.clear();
+  const absl::Time start = absl::Now();
+  uint64_t executed = 0;
+  for (size_t k = 0; k < there_.size(); ++k) {
+    const Chosen& chosen = chosen_[there_[k]];
+    const absl::Status arrived = AwaitArrival(step, execution, k);
+    const auto output = arrived.ok() ? execution.Wait(k) : arrived;
+    if (!output.ok()) {
+      here_.push_back(there_[k]);
+      continue;
+    }
+    std::copy(output->begin(), output->end(), output_.data() + chosen.first_slot * dim);
+    ++executed;
+    step.use->executed_bytes += output->size() * sizeof(float);
+    const ExpertId id = {layer, chosen.expert};
+    if (fetch_or_execute_.WorthBringing(id, chosen.slot_count)) store_.Prefetch({&id, 1});
+  }
+  const absl::Time end = absl::Now();
+  step.use->stall_ms += absl::ToDoubleMilliseconds(end - start);
+  step.use->executed += executed;
+  step.use->executed_bytes += sent_.size() * sizeof(float);
+  if (here_.empty()) {
+    fetch_or_execute_.Executed(static_cast<int64_t>(there_.size()),
+                               static_cast<int64_t>(sent_tokens_.size()), end - sent_at_);
+  } else {
+    fetch_or_execute_.Failed(end);
+  }
+}
+
+absl::Status ExpertStage::RunHere(const Step& step, const LayerWeights& weights, int32_t layer,
+                                  Activations& x, absl::FunctionRef<void()> meanwhile) {
+  if (here_.empty()) meanwhile();
+  // Experts that do not fit the store at once come in waves.
+  const size_t wave = std::max<size_t>(1, store_.max_batch());
+  for (size_t first = 0; first < here_.size(); first += wave) {
+    const size_t count = std::min(wave, here_.size() - first);
+    ODMOE_RETURN_IF_ERROR(RunWave(step, weights, layer, first, count, x, [&] {
+      if (first == 0) meanwhile();
+    }));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ExpertStage::RunWave(const Step& step, const LayerWeights& weights, int32_t layer,
                                   size_t first, size_t count, Activations& x,
                                   absl::FunctionRef<void()> meanwhile) {
   ids_.clear();
-  for (size_t i = 0; i < count; ++i) ids_.push_back({layer, chosen_[first + i].expert});
+  for (size_t i = 0; i < count; ++i) ids_.push_back({layer, chosen_[here_[first + i]].expert});
+  const absl::Time start = absl::Now();
   ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<ExpertBatch> batch, store_.Acquire(ids_, step.deadline));
+  const size_t misses = count - batch->hits();
   meanwhile();
   pending_.resize(count);
   std::iota(pending_.begin(), pending_.end(), size_t{0});
   while (!pending_.empty()) {
     ODMOE_RETURN_IF_ERROR(step.CheckWanted());
-    ODMOE_RETURN_IF_ERROR(TakeArrived(step, *batch));
-    ComputeArrived(weights, first, x);
+    ODMOE_RETURN_IF_ERROR(TakeArrived(step, first, *batch));
+    if (pending_.empty() && misses > 0 && executor_ != nullptr) {
+      fetch_or_execute_.Fetched(static_cast<int64_t>(misses), absl::Now() - start);
+    }
+    mlp_.Run(pool_, weights.experts->layout, weights.observed_experts, x, work_);
   }
   step.use->hits += batch->hits();
-  step.use->misses += count - batch->hits();
+  step.use->misses += misses;
   return absl::OkStatus();
 }
 
-absl::Status ExpertStage::AwaitArrival(const Step& step, ExpertBatch& batch, size_t position) {
-  while (step.cancellation != nullptr &&
-         !batch.AwaitReady(position, absl::Now() + kArrivalPoll)) {
-    ODMOE_RETURN_IF_ERROR(step.CheckWanted());
-  }
-  return batch.Wait(position).status();
-}
-
-absl::Status ExpertStage::TakeArrived(const Step& step, ExpertBatch& batch) {
+absl::Status ExpertStage::TakeArrived(const Step& step, size_t first, ExpertBatch& batch) {
   arrived_.clear();
   for (const size_t position : pending_) {
-    if (batch.Ready(position)) arrived_.push_back({position});
+    if (batch.Ready(position)) arrived_.push_back(position);
   }
   if (arrived_.empty()) {
-    arrived_.push_back({pending_.front()});
+    arrived_.push_back(pending_.front());
     const int64_t start_ns = absl::GetCurrentTimeNanos();
     const absl::Status status = AwaitArrival(step, batch, pending_.front());
     step.use->stall_ms += static_cast<double>(absl::GetCurrentTimeNanos() - start_ns) * 1e-6;
     ODMOE_RETURN_IF_ERROR(status);
   }
-  for (Arrived& arrived : arrived_) {
-    ODMOE_ASSIGN_OR_RETURN(const ExpertView view, batch.Wait(arrived.position));
-    arrived.bytes = view.data;
-    pending_.erase(std::find(pending_.begin(), pending_.end(), arrived.position));
+  work_.clear();
+  for (const size_t position : arrived_) {
+    ODMOE_ASSIGN_OR_RETURN(const ExpertView view, batch.Wait(position));
+    work_.push_back(WorkOf(chosen_[here_[first + position]], view.data));
+    pending_.erase(std::find(pending_.begin(), pending_.end(), position));
   }
   return absl::OkStatus();
 }
 
-void ExpertStage::ComputeArrived(const LayerWeights& weights, size_t first, Activations& x) {
-  const ExpertLayout& layout = weights.experts->layout;
-  const auto& [w1_observed, w2_observed, w3_observed] = weights.observed_experts;
-  const int64_t ffn = config_.expert_ffn;
-  const int64_t used = config_.routing.used;
-  const int64_t first_row = rows_done_;
-  const std::byte* const* w1_x = x.Rows(FormFor(layout.w1.dtype));
-  const std::byte* const* w3_x = x.Rows(FormFor(layout.w3.dtype));
-  products_.clear();
-  for (const Arrived& arrived : arrived_) {
-    const Chosen& chosen = chosen_[first + arrived.position];
-    const int64_t row = rows_done_;
-    for (int32_t i = 0; i < chosen.slot_count; ++i, ++rows_done_) {
-      const int32_t slot = slots_[chosen.first_slot + i];
-      row_of_slot_[slot] = static_cast<int32_t>(rows_done_);
-      w1_rows_[rows_done_] = w1_x[slot / used];
-      w3_rows_[rows_done_] = w3_x[slot / used];
-    }
-    products_.push_back({MatrixOf(layout.w1, arrived.bytes, w1_observed, chosen.expert),
-                         w1_rows_.data() + row,
-                         chosen.slot_count, gate_.data() + row * ffn, ffn});
-    products_.push_back({MatrixOf(layout.w3, arrived.bytes, w3_observed, chosen.expert),
-                         w3_rows_.data() + row,
-                         chosen.slot_count, up_.data() + row * ffn, ffn});
-  }
-  MatMul(pool_, products_);
-
-  const int64_t rows = rows_done_ - first_row;
-  float* gate = gate_.data() + first_row * ffn;
-  Simd().silu_gate(gate, up_.data() + first_row * ffn, rows * ffn, gate);
-  inner_.Set(gate, rows, ffn, ffn);
-  const std::byte* const* inner_rows = inner_.Rows(FormFor(layout.w2.dtype));
-  products_.clear();
-  int64_t row = 0;
-  for (const Arrived& arrived : arrived_) {
-    const Chosen& chosen = chosen_[first + arrived.position];
-    products_.push_back({MatrixOf(layout.w2, arrived.bytes, w2_observed, chosen.expert),
-                         inner_rows + row, chosen.slot_count,
-                         output_.data() + (first_row + row) * config_.dim, config_.dim});
-    row += chosen.slot_count;
-  }
-  MatMul(pool_, products_);
+ExpertWork ExpertStage::WorkOf(const Chosen& chosen, const std::byte* bytes) {
+  return {bytes, chosen.expert,
+          {tokens_.data() + chosen.first_slot, static_cast<size_t>(chosen.slot_count)},
+          output_.data() + chosen.first_slot * config_.dim};
 }
 
 void ExpertStage::Reduce(const LayerWeights& weights, int64_t tokens, float* hidden) {

@@ -2,17 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "services/core/experts/expert_executor.h"
 #include "services/core/experts/expert_store.h"
+#include "services/core/experts/remote_mode.h"
 #include "services/core/kernels/activations.h"
 #include "services/core/kernels/compute_pool.h"
-#include "services/core/kernels/mat_mul.h"
+#include "services/core/kernels/expert_mlp.h"
 #include "services/inference/model/config.h"
 #include "services/inference/model/feed_forward.h"
+#include "services/inference/model/fetch_or_execute.h"
 #include "services/inference/model/lookahead.h"
 #include "services/inference/model/router.h"
 #include "services/inference/model/step.h"
@@ -20,14 +25,22 @@
 
 namespace odmoe {
 
+// A second host that computes experts, and when it is asked to.
+struct RemoteExperts {
+  ExpertExecutor* executor = nullptr;  // null: there is none
+  RemoteMode mode = RemoteMode::kAuto;
+};
+
 // Routes, asks the store for the chosen experts, computes what is there while the rest arrives, and
-// adds up in routing order, so that the order of arrival leaves no trace in the result.
+// adds up in routing order, so that the order of arrival leaves no trace in the result. Experts
+// that are not resident may be computed on a second host meanwhile, by the same code: that leaves
+// no trace either.
 // Not thread-safe: keeps working memory.
 class ExpertStage {
  public:
-  // The references must outlive the stage. At most `max_tokens` tokens a step.
+  // The references, and the executor, must outlive the stage. At most `max_tokens` tokens a step.
   ExpertStage(const ModelConfig& config, ComputePool& pool, ExpertStore& store,
-              Lookahead& lookahead, int64_t max_tokens);
+              const RemoteExperts& remote, Lookahead& lookahead, int64_t max_tokens);
 
   // hidden[t] += shared experts(x[t]) + sum over the chosen of weight * expert(x[t]); x is
   // normalized hidden, both [tokens, dim].
@@ -47,20 +60,28 @@ class ExpertStage {
   absl::Status Route(const Step& step, const LayerWeights& weights, int32_t layer, Activations& x);
   void GroupByExpert();
   void Trace(ExpertTrace& trace, int32_t layer, int64_t tokens) const;
-  // Acquires and computes the experts chosen_[first, first + count). `meanwhile` runs once they are
-  // asked for.
+  // Puts each of chosen_ into here_ or there_; what a message has no room for, into here_.
+  void Divide(int32_t layer);
+  // Acquires and computes the experts here_. `meanwhile` runs once the first are asked for.
+  absl::Status RunHere(const Step& step, const LayerWeights& weights, int32_t layer,
+                       Activations& x, absl::FunctionRef<void()> meanwhile);
+  // The same for here_[first, first + count).
   absl::Status RunWave(const Step& step, const LayerWeights& weights, int32_t layer, size_t first,
                        size_t count, Activations& x, absl::FunctionRef<void()> meanwhile);
-  // Waits for an expert until it comes, or nobody wants it any more.
-  static absl::Status AwaitArrival(const Step& step, ExpertBatch& batch, size_t position);
-  // Moves the experts that have arrived from pending_ to arrived_, waiting for one if none has.
-  absl::Status TakeArrived(const Step& step, ExpertBatch& batch);
-  void ComputeArrived(const LayerWeights& weights, size_t first, Activations& x);
+  // Moves the experts that have arrived from pending_ to work_, waiting for one if none has.
+  absl::Status TakeArrived(const Step& step, size_t first, ExpertBatch& batch);
+  // Sends the hidden states of the experts there_; null where that fails.
+  std::unique_ptr<ExpertExecution> StartThere(const Step& step, int32_t layer, Activations& x);
+  // Takes the outputs of the experts there_; those that failed are then in here_.
+  void TakeExecuted(const Step& step, int32_t layer, ExpertExecution& execution);
+  ExpertWork WorkOf(const Chosen& chosen, const std::byte* bytes);
   void Reduce(const LayerWeights& weights, int64_t tokens, float* hidden);
 
   const ModelConfig& config_;
   ComputePool& pool_;
   ExpertStore& store_;
+  ExpertExecutor* const executor_;
+  FetchOrExecute fetch_or_execute_;
   FeedForward shared_;
   Router router_;
   Lookahead& lookahead_;
@@ -70,24 +91,26 @@ class ExpertStage {
   std::vector<int32_t> choice_;       // [slots]: the expert
   std::vector<float> weight_;         // [slots]
   std::vector<int32_t> slots_;        // slot numbers, by expert, then ascending
+  std::vector<int32_t> tokens_;       // of slots_
+  std::vector<int32_t> row_of_slot_;  // the inverse of slots_
   std::vector<Chosen> chosen_;        // by expert
-  std::vector<ExpertId> ids_;
 
-  // Experts are computed in order of arrival; their rows follow each other in that order.
-  struct Arrived {
-    size_t position = 0;  // in the wave
-    const std::byte* bytes = nullptr;
-  };
-  std::vector<size_t> pending_;       // positions in the wave
-  std::vector<Arrived> arrived_;
-  int64_t rows_done_ = 0;
-  std::vector<int32_t> row_of_slot_;  // [slots]
-  std::vector<const std::byte*> w1_rows_, w3_rows_;  // activations, gathered
-  std::vector<float> gate_, up_;      // [slots, expert_ffn]
-  std::vector<float> output_;         // [slots, dim], by row
+  // Positions in chosen_: of experts computed here, and on the second host.
+  std::vector<size_t> here_, there_;
+  bool executing_ = false;            // the last absent experts were computed there
+  std::vector<ExpertId> ids_;
+  std::vector<size_t> pending_, arrived_;  // positions in the wave
+  std::vector<ExpertWork> work_;
+  ExpertMlp mlp_;
+  std::vector<float> output_;         // [slots, dim], in the order of slots_
   std::vector<float> shared_output_;  // [tokens, dim]
-  Activations inner_;
-  std::vector<Product> products_;
+
+  // What is sent: the tokens that chose an expert of there_, and each expert's among those.
+  std::vector<int32_t> sent_row_;     // [tokens]; -1: not sent
+  std::vector<float> sent_;           // [rows, dim]
+  std::vector<int32_t> sent_tokens_;
+  std::vector<TokensOfExpert> sent_experts_;
+  absl::Time sent_at_;
 };
 
 }  // namespace odmoe

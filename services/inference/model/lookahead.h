@@ -22,6 +22,9 @@ class Lookahead {
   // Predicts the layer after `layer` from hidden [tokens, dim] and has it prefetched.
   void Predict(const Step& step, int32_t layer, const float* hidden);
 
+  // Nothing is predicted for the layer after the one at hand.
+  void Skip() { predicted_.clear(); }
+
   // Compares the experts chosen in `layer` with those predicted for it, if any were.
   void Count(const Step& step, int32_t layer, absl::Span<const int32_t> chosen);
 

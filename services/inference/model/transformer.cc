@@ -9,7 +9,8 @@
 namespace odmoe {
 
 Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
-                         ExpertStore& store, ComputePool& pool, int64_t max_tokens)
+                         ExpertStore& store, ComputePool& pool, int64_t max_tokens,
+                         const RemoteExperts& remote)
     : config_(config),
       weights_(weights),
       pool_(pool),
@@ -17,7 +18,7 @@ Transformer::Transformer(const ModelConfig& config, const ModelWeights& weights,
       lookahead_(store),
       attention_(AttentionStage::Create(config, pool, max_tokens)),
       dense_(config, pool, config.dense_ffn, max_tokens),
-      experts_(config, pool, store, lookahead_, max_tokens),
+      experts_(config, pool, store, remote, lookahead_, max_tokens),
       hidden_(max_tokens * config.dim),
       normed_(max_tokens * config.dim),
       output_(max_tokens * config.dim) {}

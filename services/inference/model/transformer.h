@@ -24,9 +24,10 @@ namespace odmoe {
 // prediction, or on when experts arrive. Not thread-safe.
 class Transformer {
  public:
-  // The references must outlive the transformer. A step has at most `max_tokens` tokens.
+  // The references, and the executor, must outlive the transformer. A step has at most `max_tokens`
+  // tokens.
   Transformer(const ModelConfig& config, const ModelWeights& weights, ExpertStore& store,
-              ComputePool& pool, int64_t max_tokens);
+              ComputePool& pool, int64_t max_tokens, const RemoteExperts& remote = {});
 
   // Runs the step's tokens through all layers and adds them to its cache. On an error the cache
   // stays as it was, and the step may be tried again.

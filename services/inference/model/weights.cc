@@ -8,6 +8,7 @@
 #include "services/core/base/status_macros.h"
 #include "services/core/tensor/convert.h"
 #include "services/core/tensor/i2_s.h"
+#include "services/core/kernels/expert_mlp.h"
 #include "services/core/kernels/mat_mul.h"
 
 namespace odmoe {
@@ -156,7 +157,7 @@ absl::Status CheckExpertMatrix(const ExpertTensor& tensor, absl::string_view nam
                      layer, " is [", tensor.rows, ", ", tensor.columns, "], expected [", rows, ", ",
                      columns, "]"));
   }
-  return CheckMultipliable(tensor.dtype);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const LayerExperts*> FindExperts(const ModelConfig& c, const ExpertCatalog& catalog,
@@ -169,9 +170,8 @@ absl::StatusOr<const LayerExperts*> FindExperts(const ModelConfig& c, const Expe
                      ", expected ", c.routing.experts));
   }
   const ExpertLayout& layout = experts->layout;
-  if (layout.has_biases()) {
-    return absl::UnimplementedError(
-        absl::StrCat("layer ", layer, ": experts with biases are not computed"));
+  if (absl::Status status = CheckComputable(layout); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("layer ", layer, ": ", status.message()));
   }
   ODMOE_RETURN_IF_ERROR(CheckExpertMatrix(layout.w1, "w1", layer, c.expert_ffn, c.dim));
   ODMOE_RETURN_IF_ERROR(CheckExpertMatrix(layout.w2, "w2", layer, c.dim, c.expert_ffn));

@@ -209,6 +209,8 @@ v1::ExpertUse ToProto(const ExpertUse& use) {
   message.set_predicted(Int64(use.predicted));
   message.set_predicted_right(Int64(use.predicted_right));
   message.set_predicted_of(Int64(use.predicted_of));
+  message.set_executed(Int64(use.executed));
+  message.set_executed_bytes(Int64(use.executed_bytes));
   return message;
 }
 

@@ -44,6 +44,8 @@ void RequestCounters::Request::AddCost(int64_t prompt_tokens, const ExpertUse& e
   totals.experts.predicted += experts.predicted;
   totals.experts.predicted_right += experts.predicted_right;
   totals.experts.predicted_of += experts.predicted_of;
+  totals.experts.executed += experts.executed;
+  totals.experts.executed_bytes += experts.executed_bytes;
 }
 
 }  // namespace odmoe

@@ -1,9 +1,11 @@
 #include "services/inference/model/transformer.h"
 
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "services/core/base/status_macros.h"
 #include "tests/support/controlled_expert_store.h"
 #include "tests/support/tiny_kimi.h"
 
@@ -11,6 +13,59 @@ namespace odmoe {
 namespace {
 
 constexpr int64_t kTokens = 40;
+
+// A second host in this process: the same experts, computed by the same code.
+class LocalExecutor : public ExpertExecutor {
+ public:
+  explicit LocalExecutor(ControlledExpertStore& store) : store_(store) {}
+
+  absl::Status on_execute;                                // what Execute fails with
+  std::function<absl::Status(ExpertId)> on_wait;          // what Wait fails with
+  int executions = 0;
+
+  const ExpertCatalog& catalog() const override { return store_.catalog(); }
+
+  absl::StatusOr<std::unique_ptr<ExpertExecution>> Execute(
+      int32_t layer, int64_t tokens, absl::Span<const float> hidden,
+      absl::Span<const TokensOfExpert> experts, absl::Time deadline) override {
+    ODMOE_RETURN_IF_ERROR(on_execute);
+    ++executions;
+    const ExpertLayout& layout = catalog().FindLayer(layer)->layout;
+    const int64_t dim = layout.w1.columns;
+    EXPECT_EQ(hidden.size(), static_cast<size_t>(tokens * dim));
+    auto execution = std::make_unique<Execution>(*this);
+    Activations x;
+    x.Set(hidden.data(), tokens, dim, dim);
+    for (const TokensOfExpert& expert : experts) {
+      const ExpertId id = {layer, expert.expert};
+      const auto batch = store_.Acquire({id}, deadline);
+      EXPECT_TRUE(batch.ok()) << batch.status();
+      execution->ids.push_back(id);
+      execution->outputs.emplace_back(expert.tokens.size() * dim);
+      const ExpertWork work = {(*batch)->Wait(0)->data, expert.expert, expert.tokens,
+                               execution->outputs.back().data()};
+      ComputePool pool(1);
+      ExpertMlp().Run(pool, layout, {}, x, {&work, 1});
+    }
+    return execution;
+  }
+
+ private:
+  struct Execution : ExpertExecution {
+    explicit Execution(LocalExecutor& owner) : owner(owner) {}
+    bool Ready(size_t) override { return true; }
+    bool AwaitReady(size_t, absl::Time) override { return true; }
+    absl::StatusOr<absl::Span<const float>> Wait(size_t i) override {
+      if (owner.on_wait) ODMOE_RETURN_IF_ERROR(owner.on_wait(ids[i]));
+      return absl::MakeConstSpan(outputs[i]);
+    }
+    LocalExecutor& owner;
+    std::vector<ExpertId> ids;
+    std::vector<std::vector<float>> outputs;
+  };
+
+  ControlledExpertStore& store_;
+};
 
 class TransformerTest : public testing::Test {
  protected:
@@ -86,6 +141,50 @@ TEST_F(TransformerTest, BitsDoNotDependOnTheOrderOfArrival) {
   EXPECT_EQ(Run(transformer, 16), expected);
   store_->last_first = true;
   EXPECT_EQ(Run(transformer, 16), expected);
+}
+
+TEST_F(TransformerTest, BitsDoNotDependOnWhereExpertsAreComputed) {
+  ComputePool pool(2);
+  Transformer alone = Make(pool);
+  const std::vector<float> expected = Run(alone, 7);
+  LocalExecutor executor(*store_);
+  // None resident, and every third.
+  for (const int resident : {0, 3}) {
+    store_->resident = [&](ExpertId id) { return resident > 0 && id.expert % resident == 0; };
+    for (const RemoteMode mode :
+         {RemoteMode::kFetch, RemoteMode::kExecute, RemoteMode::kAuto}) {
+      // What fetching costs is learnt from misses.
+      store_->late = mode == RemoteMode::kAuto;
+      executor.executions = 0;
+      use_ = {};
+      Transformer transformer(config_, weights_, *store_, pool, kTokens, {&executor, mode});
+      EXPECT_EQ(Run(transformer, 7), expected) << RemoteModeName(mode) << ", " << resident;
+      EXPECT_EQ(executor.executions > 0, mode != RemoteMode::kFetch) << RemoteModeName(mode);
+      EXPECT_EQ(use_.executed > 0, mode != RemoteMode::kFetch);
+      if (mode == RemoteMode::kExecute) EXPECT_EQ(use_.hits > 0, resident > 0);
+    }
+  }
+}
+
+TEST_F(TransformerTest, WhatCannotBeExecutedIsFetched) {
+  ComputePool pool(1);
+  Transformer alone = Make(pool);
+  const std::vector<float> expected = Run(alone, 7);
+  store_->resident = [](ExpertId) { return false; };
+  LocalExecutor executor(*store_);
+  // One expert corrupt there; then nobody there any more.
+  executor.on_wait = [](ExpertId id) {
+    return id.expert == 3 ? absl::DataLossError("flipped") : absl::OkStatus();
+  };
+  Transformer some(config_, weights_, *store_, pool, kTokens, {&executor, RemoteMode::kExecute});
+  EXPECT_EQ(Run(some, 7), expected);
+  EXPECT_GT(use_.executed, 0u);
+  EXPECT_GT(use_.hits, 0u);
+  use_ = {};
+  executor.on_execute = absl::UnavailableError("gone");
+  Transformer none(config_, weights_, *store_, pool, kTokens, {&executor, RemoteMode::kExecute});
+  EXPECT_EQ(Run(none, 7), expected);
+  EXPECT_EQ(use_.executed, 0u);
 }
 
 TEST_F(TransformerTest, ExpertsThatDoNotFitAtOnceComeInWaves) {

@@ -30,7 +30,8 @@ const ModelInfo kModel = [] {
 }();
 
 const ExpertUse kUse = {.hits = 1, .misses = 2, .stall_ms = 3.5, .bytes_read = 4,
-                        .predicted = 5, .predicted_right = 6, .predicted_of = 7};
+                        .predicted = 5, .predicted_right = 6, .predicted_of = 7,
+                        .executed = 8, .executed_bytes = 9};
 
 void ExpectUse(const ExpertUse& use) {
   EXPECT_EQ(use.hits, kUse.hits);
@@ -40,6 +41,8 @@ void ExpectUse(const ExpertUse& use) {
   EXPECT_EQ(use.predicted, kUse.predicted);
   EXPECT_EQ(use.predicted_right, kUse.predicted_right);
   EXPECT_EQ(use.predicted_of, kUse.predicted_of);
+  EXPECT_EQ(use.executed, kUse.executed);
+  EXPECT_EQ(use.executed_bytes, kUse.executed_bytes);
 }
 
 TEST(ProtoConvertTest, ModelInfoCrosses) {
