@@ -82,6 +82,9 @@ class Admin final : public ExpertStorageAdmin {
     }
     ODMOE_ASSIGN_OR_RETURN(description.catalog, ExpertCatalog::Create(
                                                     response.model().model_digest(), layers));
+    description.demand = Unsigned(response.demand_count());
+    description.compute_threads = Unsigned(response.compute_thread_count());
+    description.kernel_target = response.kernel_target();
     return description;
   }
 

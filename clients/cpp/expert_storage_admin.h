@@ -56,6 +56,9 @@ class ExpertStorageAdmin {
   struct Description {
     RemoteModel model;
     ExpertCatalog catalog;
+    uint64_t demand = 0;         // experts of a layer that one token asks for; 0: not known
+    uint64_t compute_threads = 0;  // of Execute; 0: there is none
+    std::string kernel_target;   // what Execute computes with
   };
   virtual absl::StatusOr<Description> DescribeModel(const std::string& model) = 0;
   virtual absl::StatusOr<RemoteStoreStats> Stats(const std::string& model) = 0;

@@ -1,8 +1,10 @@
 #include "clients/cpp/remote_expert_source.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -10,21 +12,24 @@
 #include "absl/time/clock.h"
 #include "clients/cpp/expert_storage_admin.h"
 #include "clients/cpp/expert_storage_proto.h"
-#include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
+#include "clients/cpp/expert_stream.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/thread_pool.h"
 #include "services/core/rpc/channel.h"
-#include "services/core/rpc/status_codec.h"
+#include "xxhash.h"
 
 namespace odmoe {
 namespace {
 
 namespace v1 = expert_storage::v1;
-using expert_storage_client::FromProto;
 using expert_storage_client::ToProto;
 
 constexpr absl::Duration kFirstBackOff = absl::Milliseconds(20);
 constexpr absl::Duration kLongestBackOff = absl::Milliseconds(500);
+// How soon a read that waits notices that nobody wants it any more.
+constexpr absl::Duration kLookUp = absl::Milliseconds(50);
+// Experts under way that keep a link busy while one of them begins or ends.
+constexpr size_t kStreamsToFillALink = 4;
 
 // One expert on its way: what has arrived, over however many streams.
 struct Transfer {
@@ -33,6 +38,17 @@ struct Transfer {
   uint64_t xxh3 = 0;           // as the catalog has it; 0: not known
   uint64_t received = 0;
   int64_t epoch = 0;           // of the store the bytes came from; 0: none came yet
+  std::shared_ptr<const ReadControl> control;  // may be null
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash{XXH3_createState(),
+                                                                       &XXH3_freeState};
+
+  Transfer() { StartAgain(); }
+  void StartAgain() {
+    received = 0;
+    epoch = 0;
+    XXH3_64bits_reset(hash.get());
+  }
+  bool wanted() const { return control == nullptr || !control->cancelled(); }
 };
 
 bool WorthRetrying(const absl::Status& status) {
@@ -42,14 +58,14 @@ bool WorthRetrying(const absl::Status& status) {
 
 class RemoteExpertSource final : public ExpertSource {
  public:
-  RemoteExpertSource(std::shared_ptr<grpc::Channel> channel, std::string model,
+  RemoteExpertSource(std::vector<std::shared_ptr<grpc::Channel>> channels, std::string model,
                      ExpertCatalog catalog, const RemoteSourceOptions& options)
-      : channel_(std::move(channel)),
-        stub_(v1::ExpertStorageService::NewStub(channel_)),
+      : channels_(std::move(channels)),
         model_(std::move(model)),
         catalog_(std::move(catalog)),
         patience_(options.patience),
-        pool_(std::max<size_t>(1, options.streams)) {}
+        streams_(std::max<size_t>(1, options.streams)),
+        pool_(streams_) {}
 
   ~RemoteExpertSource() override {
     absl::MutexLock lock(&mutex_);
@@ -57,10 +73,14 @@ class RemoteExpertSource final : public ExpertSource {
   }
 
   const ExpertCatalog& catalog() const override { return catalog_; }
+  bool checks_hashes() const override { return true; }
+  uint64_t desired_bytes_under_way() const override {
+    return std::min(streams_, kStreamsToFillALink) * catalog_.max_expert_bytes();
+  }
 
   using ExpertSource::Read;
-  void Read(ExpertId id, absl::Span<std::byte> destination, std::shared_ptr<const ReadControl>,
-            Done done) override {
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override {
     const LayerExperts* layer = catalog_.FindLayer(id.layer);
     if (catalog_.IndexOf(id) < 0) {
       done(absl::NotFoundError(absl::StrCat("no expert ", ExpertName(id), " in this model")));
@@ -72,56 +92,89 @@ class RemoteExpertSource final : public ExpertSource {
                                                    layer->layout.bytes)));
       return;
     }
-    Transfer transfer;
-    transfer.id = id;
-    transfer.into = destination.first(layer->layout.bytes);
-    if (!layer->xxh3.empty()) transfer.xxh3 = layer->xxh3[id.expert];
-    pool_.Schedule([this, transfer, done = std::move(done)] { done(ReadToEnd(transfer)); });
+    auto transfer = std::make_shared<Transfer>();
+    transfer->id = id;
+    transfer->into = destination.first(layer->layout.bytes);
+    transfer->control = std::move(control);
+    if (!layer->xxh3.empty()) transfer->xxh3 = layer->xxh3[id.expert];
+    pool_.Schedule([this, transfer, done = std::move(done)] { done(ReadToEnd(*transfer)); });
   }
 
  private:
-  absl::Status ReadToEnd(Transfer transfer) {
+  absl::Status ReadToEnd(Transfer& transfer) {
+    const std::shared_ptr<grpc::Channel>& channel = channels_[next_channel_++ % channels_.size()];
     absl::Time give_up = absl::Now() + patience_;
     absl::Duration back_off = kFirstBackOff;
     while (true) {
+      if (!transfer.wanted()) return NotWanted(transfer);
       const uint64_t before = transfer.received;
-      const absl::Status status = ReadOnce(transfer);
-      if (status.ok()) return status;
+      const absl::Status status = ReadOnce(channel, transfer);
+      if (status.ok()) return CheckHash(transfer);
+      if (!transfer.wanted()) return NotWanted(transfer);
       if (transfer.received > before) {
         give_up = absl::Now() + patience_;
         back_off = kFirstBackOff;
       }
       // Another store, whose bytes need not continue the former's.
-      if (absl::IsAborted(status)) transfer.received = transfer.epoch = 0;
-      if (!WorthRetrying(status) || absl::Now() + back_off > give_up || !Pause(back_off)) {
+      if (absl::IsAborted(status)) transfer.StartAgain();
+      if (!WorthRetrying(status) || absl::Now() + back_off > give_up ||
+          !Pause(back_off, transfer)) {
         return status;
       }
       back_off = std::min(2 * back_off, kLongestBackOff);
       // Calls that fail at once give gRPC no thread to connect on, but for one every five seconds.
-      channel_->WaitForConnected(absl::ToChronoTime(give_up));
+      AwaitConnected(*channel, give_up, transfer);
     }
   }
 
-  // False: no more, the source is being destroyed.
-  bool Pause(absl::Duration duration) {
-    absl::MutexLock lock(&mutex_);
-    return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
+  static absl::Status NotWanted(const Transfer& transfer) {
+    return absl::CancelledError(
+        absl::StrCat("nobody wants ", ExpertName(transfer.id), " any more"));
   }
 
-  absl::Status ReadOnce(Transfer& transfer) {
+  static absl::Status CheckHash(const Transfer& transfer) {
+    if (transfer.xxh3 == 0) return absl::OkStatus();
+    const uint64_t got = XXH3_64bits_digest(transfer.hash.get());
+    if (got == transfer.xxh3) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(
+        ExpertName(transfer.id), " arrived corrupt: XXH3 of its ", transfer.into.size(),
+        " bytes is ", absl::Hex(got, absl::kZeroPad16), ", expected ",
+        absl::Hex(transfer.xxh3, absl::kZeroPad16)));
+  }
+
+  // False: no more, the source is being destroyed.
+  bool Pause(absl::Duration duration, const Transfer& transfer) {
+    const absl::Time end = absl::Now() + duration;
+    absl::MutexLock lock(&mutex_);
+    while (transfer.wanted() && absl::Now() < end) {
+      const absl::Time look_up = std::min(end, absl::Now() + kLookUp);
+      if (mutex_.AwaitWithDeadline(absl::Condition(&stopping_), look_up)) return false;
+    }
+    return !stopping_;
+  }
+
+  static void AwaitConnected(grpc::Channel& channel, absl::Time give_up,
+                             const Transfer& transfer) {
+    while (transfer.wanted() && absl::Now() < give_up &&
+           !channel.WaitForConnected(
+               absl::ToChronoTime(std::min(give_up, absl::Now() + kLookUp)))) {
+    }
+  }
+
+  absl::Status ReadOnce(const std::shared_ptr<grpc::Channel>& channel, Transfer& transfer) {
     v1::ReadExpertRequest request;
     request.set_model(model_);
     *request.mutable_expert() = ToProto(transfer.id);
     request.set_offset_bytes(static_cast<int64_t>(transfer.received));
     request.set_epoch(transfer.epoch);
-    grpc::ClientContext context;
-    SetDeadline(context, absl::Now() + patience_ + TransferTime(transfer));
-    const auto reader = stub_->ReadExpert(&context, request);
-    v1::ReadExpertResponse response;
+    const auto wanted = [&transfer] { return transfer.wanted(); };
+    ExpertStream stream(channel, request, absl::Now() + patience_ + TransferTime(transfer), wanted);
     absl::Status status;
-    while (status.ok() && reader->Read(&response)) status = Take(response, transfer);
-    if (!status.ok()) context.TryCancel();
-    const absl::Status end = FromGrpcStatus(reader->Finish());
+    for (grpc::ByteBuffer message; status.ok() && stream.Read(message); message.Clear()) {
+      status = Take(message, transfer);
+    }
+    if (!status.ok()) stream.Cancel();
+    const absl::Status end = stream.Finish();
     ODMOE_RETURN_IF_ERROR(status);
     // The deadline is ours, not the caller's: a store that hangs is a store that is not there.
     if (absl::IsDeadlineExceeded(end)) {
@@ -140,34 +193,38 @@ class RemoteExpertSource final : public ExpertSource {
     return absl::Microseconds(transfer.into.size() - transfer.received);
   }
 
-  static absl::Status Take(const v1::ReadExpertResponse& response, Transfer& transfer) {
-    if (response.has_header()) {
-      const v1::ReadExpertHeader& header = response.header();
-      if (header.size_bytes() != static_cast<int64_t>(transfer.into.size()) ||
-          (transfer.xxh3 != 0 && header.xxh3() != transfer.xxh3)) {
+  static absl::Status Take(const grpc::ByteBuffer& message, Transfer& transfer) {
+    ODMOE_ASSIGN_OR_RETURN(const ExpertStreamPart part, ParseExpertStreamPart(message));
+    if (part.header) {
+      if (part.header->size_bytes() != static_cast<int64_t>(transfer.into.size()) ||
+          (transfer.xxh3 != 0 && part.header->xxh3() != transfer.xxh3)) {
         return absl::FailedPreconditionError(
             absl::StrCat("the expert store serves another ", ExpertName(transfer.id), " now: ",
-                         header.size_bytes(), " bytes, expected ", transfer.into.size()));
+                         part.header->size_bytes(), " bytes, expected ", transfer.into.size()));
       }
-      transfer.epoch = header.epoch();
+      transfer.epoch = part.header->epoch();
       return absl::OkStatus();
     }
-    const std::string& chunk = response.chunk();
-    if (transfer.epoch == 0 || chunk.size() > transfer.into.size() - transfer.received) {
+    if (transfer.epoch == 0 || part.chunk_bytes > transfer.into.size() - transfer.received) {
       return absl::InternalError(absl::StrCat(ExpertName(transfer.id), ": a chunk of ",
-                                              chunk.size(), " bytes at offset ", transfer.received,
-                                              " of ", transfer.into.size()));
+                                              part.chunk_bytes, " bytes at offset ",
+                                              transfer.received, " of ", transfer.into.size()));
     }
-    std::memcpy(transfer.into.data() + transfer.received, chunk.data(), chunk.size());
-    transfer.received += chunk.size();
+    for (const absl::Span<const std::byte> piece : part.chunk) {
+      std::memcpy(transfer.into.data() + transfer.received, piece.data(), piece.size());
+      // While the piece is in the cache.
+      if (transfer.xxh3 != 0) XXH3_64bits_update(transfer.hash.get(), piece.data(), piece.size());
+      transfer.received += piece.size();
+    }
     return absl::OkStatus();
   }
 
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::ExpertStorageService::Stub> stub_;
+  const std::vector<std::shared_ptr<grpc::Channel>> channels_;
+  std::atomic<size_t> next_channel_{0};
   const std::string model_;
   const ExpertCatalog catalog_;
   const absl::Duration patience_;
+  const size_t streams_;
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   ThreadPool pool_;  // last: its threads use the rest
@@ -180,8 +237,12 @@ absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(
   ODMOE_ASSIGN_OR_RETURN(const auto admin,
                          ExpertStorageAdmin::Connect(endpoint, absl::Seconds(10)));
   ODMOE_ASSIGN_OR_RETURN(auto description, admin->DescribeModel(model));
-  ODMOE_ASSIGN_OR_RETURN(auto channel, MakeChannel(endpoint));
-  return std::make_unique<RemoteExpertSource>(std::move(channel), description.model.name,
+  std::vector<std::shared_ptr<grpc::Channel>> channels(
+      std::clamp<size_t>(options.connections, 1, std::max<size_t>(1, options.streams)));
+  for (auto& channel : channels) {
+    ODMOE_ASSIGN_OR_RETURN(channel, MakeChannel(endpoint, ChannelUse::kBulk));
+  }
+  return std::make_unique<RemoteExpertSource>(std::move(channels), description.model.name,
                                               std::move(description.catalog), options);
 }
 

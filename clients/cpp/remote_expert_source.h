@@ -11,12 +11,14 @@
 namespace odmoe {
 
 struct RemoteSourceOptions {
-  size_t streams = 8;  // experts read at once
+  size_t streams = 8;      // experts read at once
+  size_t connections = 4;  // TCP connections they share; one is served by one core at each end
   // How long a read goes on without a byte. A stream that breaks is taken up where it broke.
   absl::Duration patience = absl::Seconds(5);
 };
 
 // Reads experts from the store at `endpoint` by gRPC: the source of a caching store of one's own.
+// Bytes are hashed while they are received. A read that nobody wants any more ends its stream.
 // An empty `model` names the store's only one. UNAVAILABLE: nobody answers. NOT_FOUND: no such
 // model.
 absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(

@@ -93,6 +93,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // For the service; all thread-safe.
   int64_t epoch() const { return epoch_; }
   uint64_t budget_bytes() const { return budget_bytes_.load(); }
+  uint64_t demand() const { return demand_; }  // experts of a layer that one token asks for
   // What the budget must be at least: one layer's demand.
   uint64_t minimum_budget_bytes() const;
 

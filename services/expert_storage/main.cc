@@ -1,14 +1,19 @@
 // odmoe-expert-storage: serves a model's experts from a working set under a hard budget.
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "clients/cpp/expert_storage_admin.h"
+#include "clients/cpp/remote_expert_source.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/formats/model_path.h"
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/service/expert_storage_service.h"
@@ -27,6 +32,7 @@ struct Flags {
   std::string socket_dir;
   std::vector<std::string> roots;
   std::string model;
+  std::string remote;
   std::string budget = "auto";
   std::string source = "auto";
   std::vector<std::string> also;
@@ -34,6 +40,7 @@ struct Flags {
   std::string io_split;
   bool no_prefetch = false;
   std::string policy = "default";
+  int compute_threads = 0;
 };
 
 void Describe(CLI::App& app, Flags& flags) {
@@ -49,7 +56,10 @@ void Describe(CLI::App& app, Flags& flags) {
                  "Write the address served to this file, once it serves");
   app.add_option("--root", flags.roots,
                  "Folder in which clients may open models; give it again for more");
-  app.add_option("--model", flags.model, "Model directory to open at the start");
+  app.add_option("--model", flags.model, "Model directory or GGUF file to open at the start");
+  app.add_option("--remote", flags.remote,
+                 "Take the experts from the store at HOST:PORT on another host instead of from "
+                 "files here: those of its model --model, or of its only one");
   app.add_option("--expert-budget", flags.budget,
                  "Memory for experts: auto, a share of all experts (25%), or a size (1.5GiB)")
       ->capture_default_str();
@@ -69,6 +79,11 @@ void Describe(CLI::App& app, Flags& flags) {
   app.add_option("--socket-dir", flags.socket_dir,
                  "Folder for the socket that shares the memory with clients on this host; a "
                  "private one in the temporary directory if not given");
+  app.add_option("--compute-threads", flags.compute_threads,
+                 "Threads that compute experts for hosts which have no memory for them "
+                 "(--remote-experts there); 0: none")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
   app.add_option("--policy", flags.policy,
                  "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
@@ -76,7 +91,28 @@ void Describe(CLI::App& app, Flags& flags) {
       ->capture_default_str();
 }
 
+// Serves a working set of another store's experts.
+absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
+  OpenStoreOptions options;
+  options.prefetch = !flags.no_prefetch;
+  options.use_memfd = true;
+  ODMOE_ASSIGN_OR_RETURN(options.budget, ParseBudget(flags.budget));
+  ODMOE_ASSIGN_OR_RETURN(const auto admin,
+                         ExpertStorageAdmin::Connect(flags.remote, absl::Seconds(10)));
+  ODMOE_ASSIGN_OR_RETURN(const auto description, admin->DescribeModel(ModelNameOf(flags.model)));
+  const std::string& name = description.model.name;
+  ODMOE_ASSIGN_OR_RETURN(auto source, ConnectRemoteSource(flags.remote, name));
+  ODMOE_ASSIGN_OR_RETURN(auto store,
+                         MakeExpertStore(std::move(source), options,
+                                         std::max<uint64_t>(1, description.demand)));
+  spdlog::info("serving {} of the store at {}: {} experts, {} slots of {}", name, flags.remote,
+               store->catalog().expert_count(), store->arena().slot_count(),
+               FormatBytes(store->arena().shape().slot_bytes));
+  return models.Serve(name, std::move(store));
+}
+
 absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
+  if (!flags.remote.empty()) return OpenRemoteModel(flags, models);
   if (flags.model.empty()) return absl::OkStatus();
   ODMOE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(flags.budget));
   SourceOptions source;
@@ -100,6 +136,7 @@ absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
   ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;
+  service_options.compute_threads = flags.compute_threads;
   ODMOE_ASSIGN_OR_RETURN(const auto service, ExpertStorageServer::Create(models, service_options));
   RpcServerOptions server_options;
   server_options.listen = flags.listen;

@@ -6,10 +6,13 @@
 
 namespace odmoe {
 
-ExpertStorageTestServer::ExpertStorageTestServer(StoreHost::Options options)
+ExpertStorageTestServer::ExpertStorageTestServer(StoreHost::Options options, int compute_threads,
+                                                 absl::Duration stream_patience)
     : models(std::move(options)) {
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = sockets.path();
+  service_options.compute_threads = compute_threads;
+  service_options.stream_patience = stream_patience;
   service = ExpertStorageServer::Create(models, service_options).value();
   RpcServerOptions server_options;
   server_options.services = {service->service()};

@@ -13,7 +13,8 @@ namespace odmoe {
 
 // Serves until destroyed, on a free port, its socket in a directory of its own.
 struct ExpertStorageTestServer {
-  explicit ExpertStorageTestServer(StoreHost::Options options = {});
+  explicit ExpertStorageTestServer(StoreHost::Options options = {}, int compute_threads = 0,
+                                   absl::Duration stream_patience = absl::Seconds(30));
   ~ExpertStorageTestServer();
 
   TemporaryDirectory sockets;

@@ -7,8 +7,16 @@
 #include "grpcpp/support/channel_arguments.h"
 
 namespace odmoe {
+namespace {
 
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& endpoint) {
+// Read from a socket at once, and on its way before it is asked for.
+constexpr int kBulkReadBytes = 1 << 20;
+constexpr int kBulkLookaheadBytes = 4 << 20;
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& endpoint,
+                                                           ChannelUse use) {
   const bool unix_socket = absl::StartsWith(endpoint, "unix:") && endpoint.size() > 5;
   const size_t colon = endpoint.rfind(':');
   const bool host_port =
@@ -31,6 +39,11 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& en
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // Services are reached directly; a proxy of the environment is for the outside world.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  if (use == ChannelUse::kBulk) {
+    arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kBulkReadBytes);
+    arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, kBulkReadBytes);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kBulkLookaheadBytes);
+  }
   return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
 }
 

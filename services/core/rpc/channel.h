@@ -11,9 +11,16 @@
 
 namespace odmoe {
 
+// What a channel carries mostly.
+enum class ChannelUse {
+  kCalls,
+  kBulk,  // megabytes, received: reads more of the socket at once
+};
+
 // A channel to "HOST:PORT" or "unix:/path" with odmoe's message limits; connects when first used.
 // INVALID_ARGUMENT: no such form.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& endpoint);
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& endpoint,
+                                                           ChannelUse use = ChannelUse::kCalls);
 
 // Sets the call's deadline, unless it is InfiniteFuture.
 void SetDeadline(grpc::ClientContext& context, absl::Time deadline);

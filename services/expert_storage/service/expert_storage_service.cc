@@ -9,6 +9,7 @@
 #include "services/core/rpc/serve_unary.h"
 #include "services/core/rpc/status_codec.h"
 #include "services/expert_storage/service/descriptor_server.h"
+#include "services/expert_storage/service/execute_calls.h"
 #include "services/expert_storage/service/proto_convert.h"
 #include "services/expert_storage/service/read_expert_stream.h"
 #include "services/expert_storage/service/session.h"
@@ -41,8 +42,13 @@ v1::OpenedModel ToProto(const HostedModel& model) {
 
 class Service final : public Contract, public ExpertStorageServer {
  public:
-  Service(StoreHost& models, std::unique_ptr<DescriptorServer> descriptors, size_t threads)
-      : models_(models), descriptors_(std::move(descriptors)), executor_(threads) {}
+  Service(StoreHost& models, std::unique_ptr<DescriptorServer> descriptors,
+          const ExpertStorageServiceOptions& options)
+      : models_(models),
+        descriptors_(std::move(descriptors)),
+        stream_patience_(options.stream_patience),
+        executor_(options.threads),
+        execute_(models, options.compute_threads) {}
 
   grpc::Service* service() override { return this; }
   void Drain() override { sessions_.Drain(); }
@@ -80,8 +86,15 @@ class Service final : public Contract, public ExpertStorageServer {
                         for (const LayerExperts& layer : model->store->catalog().layers()) {
                           *response->add_layers() = odmoe::ToProto(layer);
                         }
+                        response->set_demand_count(static_cast<int64_t>(model->store->demand()));
+                        response->set_compute_thread_count(execute_.compute_threads());
+                        response->set_kernel_target(ExpertComputer::kernel_target());
                         return absl::OkStatus();
                       });
+  }
+
+  ExecuteCalls::Writer* Execute(Context* context, const v1::ExecuteRequest* request) override {
+    return execute_.Start(context, request);
   }
 
   Unary* Stats(Context* context, const v1::StatsRequest* request,
@@ -97,7 +110,7 @@ class Service final : public Contract, public ExpertStorageServer {
 
   grpc::ServerWriteReactor<grpc::ByteBuffer>* ReadExpert(Context* context,
                                                          const grpc::ByteBuffer* request) override {
-    return ReadExpertStream::Start(context, *request, models_, executor_);
+    return ReadExpertStream::Start(context, *request, models_, executor_, stream_patience_);
   }
 
  private:
@@ -126,7 +139,9 @@ class Service final : public Contract, public ExpertStorageServer {
   StoreHost& models_;
   const std::unique_ptr<DescriptorServer> descriptors_;
   SessionSet sessions_;
+  const absl::Duration stream_patience_;
   ThreadPool executor_;
+  ExecuteCalls execute_;
 };
 
 }  // namespace
@@ -134,7 +149,7 @@ class Service final : public Contract, public ExpertStorageServer {
 absl::StatusOr<std::unique_ptr<ExpertStorageServer>> ExpertStorageServer::Create(
     StoreHost& models, const ExpertStorageServiceOptions& options) {
   ODMOE_ASSIGN_OR_RETURN(auto descriptors, DescriptorServer::Start(options.socket_directory));
-  return std::make_unique<Service>(models, std::move(descriptors), options.threads);
+  return std::make_unique<Service>(models, std::move(descriptors), options);
 }
 
 const char* ExpertStorageServer::Name() { return v1::ExpertStorageService::service_full_name(); }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "services/expert_storage/service/store_host.h"
 
 namespace grpc {
@@ -17,6 +18,9 @@ struct ExpertStorageServiceOptions {
   std::string
       socket_directory;  // of the socket that hands out descriptors; empty: a new, private one
   size_t threads = 16;           // that run requests
+  // How long a client on another host may take nothing of what it is sent.
+  absl::Duration stream_patience = absl::Seconds(30);
+  int compute_threads = 0;       // that compute experts for other hosts; 0: none are computed
 };
 
 // Serves `models`, which outlives it. Destroyed after the server that serves it has shut down.

@@ -48,9 +48,10 @@ struct ReadExpertStream::Pin {
 
 ReadExpertStream* ReadExpertStream::Start(grpc::CallbackServerContext* context,
                                           grpc::ByteBuffer request, StoreHost& models,
-                                          ThreadPool& executor) {
+                                          ThreadPool& executor, absl::Duration patience) {
   const absl::Time deadline = std::min(DeadlineOf(*context), absl::Now() + kLongestWait);
-  std::shared_ptr<ReadExpertStream> stream(new ReadExpertStream(models, deadline));
+  std::shared_ptr<ReadExpertStream> stream(new ReadExpertStream(context, models, deadline,
+                                                                 patience));
   stream->self_ = stream;
   executor.Schedule([stream, request = std::move(request)]() mutable {
     const absl::Status status = stream->Begin(std::move(request));
@@ -114,6 +115,7 @@ void ReadExpertStream::OnPinned(absl::StatusOr<uint32_t> slot) {
     pin_ = std::move(pin);
     message_ = HeaderMessage();
     StartWrite(&message_);
+    WatchProgress();
   }
 }
 
@@ -143,6 +145,7 @@ grpc::ByteBuffer ReadExpertStream::NextChunk() {
 void ReadExpertStream::OnWriteDone(bool ok) {
   absl::MutexLock lock(&mutex_);
   if (finished_) return;
+  ++written_;
   if (!ok) {
     End(absl::CancelledError("the client is gone"));
   } else if (offset_ == size_) {
@@ -151,6 +154,26 @@ void ReadExpertStream::OnWriteDone(bool ok) {
     message_ = NextChunk();
     StartWrite(&message_);
   }
+}
+
+void ReadExpertStream::WatchProgress() {
+  alarm_ = std::make_unique<grpc::Alarm>();
+  alarm_->Set(absl::ToChronoTime(absl::Now() + patience_),
+              [weak = weak_from_this(), written = written_](bool passed) {
+                const auto self = weak.lock();
+                if (passed && self != nullptr) self->CheckProgress(written);
+              });
+}
+
+void ReadExpertStream::CheckProgress(uint64_t written_before) {
+  absl::MutexLock lock(&mutex_);
+  if (finished_) return;
+  if (written_ != written_before) {
+    WatchProgress();
+    return;
+  }
+  // Not Finish: it would wait behind what is not taken. OnCancel follows, on a thread of gRPC's.
+  context_->TryCancel();
 }
 
 void ReadExpertStream::OnCancel() {
@@ -167,6 +190,7 @@ void ReadExpertStream::End(const absl::Status& status) {
   if (finished_) return;
   finished_ = true;
   pin_ = nullptr;
+  alarm_ = nullptr;
   Finish(ToGrpcStatus(status));
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "grpcpp/alarm.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
@@ -25,9 +26,11 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
  public:
   static constexpr uint64_t kChunkBytes = 1 << 20;
 
-  // `models` and `executor` outlive the call.
+  // `models` and `executor` outlive the call. A client that takes nothing for `patience` is cut
+  // off: its stream holds a slot.
   static ReadExpertStream* Start(grpc::CallbackServerContext* context, grpc::ByteBuffer request,
-                                 StoreHost& models, ThreadPool& executor);
+                                 StoreHost& models, ThreadPool& executor,
+                                 absl::Duration patience);
 
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -37,17 +40,23 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   // A pin of the store's local client, dropped at destruction.
   struct Pin;
 
-  ReadExpertStream(StoreHost& models, absl::Time deadline)
-      : models_(models), deadline_(deadline) {}
+  ReadExpertStream(grpc::CallbackServerContext* context, StoreHost& models, absl::Time deadline,
+                   absl::Duration patience)
+      : context_(context), models_(models), deadline_(deadline), patience_(patience) {}
 
   absl::Status Begin(grpc::ByteBuffer request);
   void OnPinned(absl::StatusOr<uint32_t> slot);
   grpc::ByteBuffer HeaderMessage() const;
   grpc::ByteBuffer NextChunk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Looks in `patience_` whether anything has been taken.
+  void WatchProgress() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CheckProgress(uint64_t written_before);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  grpc::CallbackServerContext* const context_;  // valid until Finish
   StoreHost& models_;
   const absl::Time deadline_;
+  const absl::Duration patience_;
   std::shared_ptr<ReadExpertStream> self_;  // until OnDone
   // Set by Begin, before anything that reads them can run; but OnCancel can any time.
   ExpertId expert_;
@@ -58,6 +67,8 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   uint64_t offset_ ABSL_GUARDED_BY(mutex_) = 0;   // of the next chunk
   std::shared_ptr<Pin> pin_ ABSL_GUARDED_BY(mutex_);
   grpc::ByteBuffer message_ ABSL_GUARDED_BY(mutex_);  // being written
+  uint64_t written_ ABSL_GUARDED_BY(mutex_) = 0;  // messages the transport has taken
+  std::unique_ptr<grpc::Alarm> alarm_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -50,6 +50,24 @@ grpc::Status ReadExpert(v1::ExpertStorageService::Stub& stub,
   return reader->Finish();
 }
 
+// One token for expert 1 of layer 0, changed.
+grpc::Status Execute(v1::ExpertStorageService::Stub& stub,
+                     const std::function<void(v1::ExecuteRequest&)>& change) {
+  v1::ExecuteRequest request;
+  request.set_token_count(1);
+  request.set_hidden(std::string(MemoryExpertSource::RandomOptions().dim * sizeof(float), '\0'));
+  request.add_experts()->set_expert(1);
+  request.mutable_experts(0)->add_tokens(0);
+  change(request);
+  grpc::ClientContext context;
+  Arm(context);
+  const auto reader = stub.Execute(&context, request);
+  v1::ExecuteResponse response;
+  while (reader->Read(&response)) {
+  }
+  return reader->Finish();
+}
+
 template <typename Request, typename Response>
 grpc::Status Named(v1::ExpertStorageService::Stub& stub,
                    grpc::Status (v1::ExpertStorageService::Stub::*method)(
@@ -67,7 +85,7 @@ using Stub = v1::ExpertStorageService::Stub;
 
 class BadInputTest : public ::testing::Test {
  protected:
-  BadInputTest() : server_({{directory_ / "root"}, true}) {
+  BadInputTest() : server_({{directory_ / "root"}, true}, /*compute_threads=*/1) {
     truth_ = WriteRandomExperts(directory_ / "root/model", {});
     stub_ = v1::ExpertStorageService::NewStub(MakeChannel(server_.endpoint).value());
   }
@@ -211,6 +229,58 @@ TEST_F(BadInputTest, ReadExpertRefusesWhatIsNotThere) {
        StatusCode::ABORTED},
   });
   EXPECT_TRUE(ReadExpert(*stub_, [&](auto& r) { r.set_offset_bytes(bytes); }).ok());
+}
+
+TEST_F(BadInputTest, ExecuteRefusesWhatDoesNotFit) {
+  OpenTheModel();
+  const auto row = [](const char* name, StatusCode code,
+                      std::function<void(v1::ExecuteRequest&)> change) {
+    return Case{name, [change](Stub& s) { return Execute(s, change); }, code};
+  };
+  ExpectEach({
+      row("other model", StatusCode::NOT_FOUND, [](auto& r) { r.set_model("x"); }),
+      row("long model", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.set_model(std::string(500, 'x')); }),
+      row("another epoch", StatusCode::ABORTED, [](auto& r) { r.set_epoch(7); }),
+      row("another kernel", StatusCode::FAILED_PRECONDITION,
+          [](auto& r) { r.set_kernel_target("ABACUS"); }),
+      row("another digest", StatusCode::FAILED_PRECONDITION,
+          [](auto& r) { r.set_model_digest("x"); }),
+      row("no such layer", StatusCode::NOT_FOUND, [](auto& r) { r.set_layer(-1); }),
+      row("no tokens", StatusCode::INVALID_ARGUMENT, [](auto& r) { r.set_token_count(0); }),
+      row("negative tokens", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.set_token_count(INT32_MIN); }),
+      row("too many tokens", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.set_token_count(INT32_MAX); }),
+      row("no floats", StatusCode::INVALID_ARGUMENT, [](auto& r) { r.set_hidden("123"); }),
+      row("no hidden state", StatusCode::INVALID_ARGUMENT, [](auto& r) { r.clear_hidden(); }),
+      row("too few floats", StatusCode::INVALID_ARGUMENT, [](auto& r) { r.set_token_count(2); }),
+      row("no experts", StatusCode::INVALID_ARGUMENT, [](auto& r) { r.clear_experts(); }),
+      row("no such expert", StatusCode::NOT_FOUND,
+          [](auto& r) { r.mutable_experts(0)->set_expert(99); }),
+      row("negative expert", StatusCode::NOT_FOUND,
+          [](auto& r) { r.mutable_experts(0)->set_expert(-1); }),
+      row("an expert twice", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { *r.add_experts() = r.experts(0); }),
+      row("expert without tokens", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.mutable_experts(0)->clear_tokens(); }),
+      row("token past the end", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.mutable_experts(0)->set_tokens(0, 1); }),
+      row("negative token", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.mutable_experts(0)->set_tokens(0, -1); }),
+      row("a token twice", StatusCode::INVALID_ARGUMENT,
+          [](auto& r) { r.mutable_experts(0)->add_tokens(0); }),
+  });
+  EXPECT_TRUE(Execute(*stub_, [](auto&) {}).ok());
+  // More than a message may have.
+  EXPECT_EQ(Execute(*stub_, [](auto& r) { r.set_hidden(std::string(32 << 20, 'x')); }).error_code(),
+            StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(BadInputTest, WithoutComputeThreadsExecuteIsUnimplemented) {
+  ExpertStorageTestServer server;
+  const auto own = v1::ExpertStorageService::NewStub(MakeChannel(server.endpoint).value());
+  EXPECT_EQ(Execute(*own, [](auto&) {}).error_code(), StatusCode::UNIMPLEMENTED);
 }
 
 TEST_F(BadInputTest, ReadExpertStartsAnywhere) {

@@ -1,0 +1,366 @@
+// What two hosts do for each other: experts streamed over a path that breaks, and experts computed
+// where they are.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "clients/cpp/expert_stream.h"
+#include "clients/cpp/remote_expert_executor.h"
+#include "clients/cpp/remote_expert_source.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/core/experts/memory_expert_source.h"
+#include "services/core/io/aligned_buffer.h"
+#include "services/core/kernels/expert_mlp.h"
+#include "services/core/rpc/channel.h"
+#include "tests/support/expert_storage_server.h"
+#include "tests/support/faulty_expert_source.h"
+#include "xxhash.h"
+
+namespace odmoe {
+namespace {
+
+// A TCP relay that breaks the second connection, or spoils a byte of it, after so many bytes from
+// the server. A source's first connection asks what there is, its second reads.
+class BadPath {
+ public:
+  // `cut` bytes pass; byte number `spoil` is flipped. 0: neither.
+  BadPath(const std::string& to, int64_t cut, int64_t spoil)
+      : to_port_(static_cast<uint16_t>(std::stoi(to.substr(to.rfind(':') + 1)))),
+        cut_(cut), spoil_(spoil), listener_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in name = Loopback(0);
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&name), sizeof(name)), 0);
+    EXPECT_EQ(listen(listener_, 16), 0);
+    socklen_t size = sizeof(name);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&name), &size);
+    endpoint_ = absl::StrCat("127.0.0.1:", ntohs(name.sin_port));
+    accepting_ = std::thread([this] { Accept(); });
+  }
+  ~BadPath() {
+    stop_ = true;
+    accepting_.join();
+    for (std::thread& relay : relays_) relay.join();
+    close(listener_);
+  }
+
+  const std::string& endpoint() const { return endpoint_; }
+  // From the server, over all connections.
+  int64_t passed() const { return passed_; }
+  int connections() const { return connections_; }
+
+ private:
+  static constexpr int kPollMs = 10;
+
+  static sockaddr_in Loopback(uint16_t port) {
+    sockaddr_in name = {};
+    name.sin_family = AF_INET;
+    name.sin_port = htons(port);
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return name;
+  }
+
+  void Accept() {
+    pollfd wait = {listener_, POLLIN, 0};
+    while (!stop_) {
+      if (poll(&wait, 1, kPollMs) <= 0) continue;
+      const int near = accept(listener_, nullptr, nullptr);
+      const int far = socket(AF_INET, SOCK_STREAM, 0);
+      const sockaddr_in name = Loopback(to_port_);
+      EXPECT_EQ(connect(far, reinterpret_cast<const sockaddr*>(&name), sizeof(name)), 0);
+      const bool bad = connections_++ == 1;
+      relays_.emplace_back([this, near, far, bad] {
+        Relay(near, far, bad ? cut_ : 0, bad ? spoil_ : 0);
+        close(near);
+        close(far);
+      });
+    }
+  }
+
+  void Relay(int near, int far, int64_t cut, int64_t spoil) {
+    std::vector<char> bytes(1 << 16);
+    int64_t here = 0;
+    pollfd waits[] = {{near, POLLIN, 0}, {far, POLLIN, 0}};
+    while (!stop_) {
+      if (poll(waits, 2, kPollMs) <= 0) continue;
+      for (const bool from_server : {false, true}) {
+        if (waits[from_server ? 1 : 0].revents == 0) continue;
+        size_t room = bytes.size();
+        if (from_server && cut > 0) room = std::min<size_t>(room, cut - here);
+        const ssize_t got = read(from_server ? far : near, bytes.data(), room);
+        if (got <= 0) return;
+        if (from_server) {
+          if (spoil >= here && spoil < here + got && spoil > 0) bytes[spoil - here] ^= 1;
+          here += got;
+          passed_ += got;
+        }
+        for (ssize_t sent = 0; sent < got;) {
+          const ssize_t n = send(from_server ? near : far, bytes.data() + sent, got - sent,
+                                 MSG_NOSIGNAL);
+          if (n <= 0) return;
+          sent += n;
+        }
+        if (from_server && cut > 0 && here == cut) return;
+      }
+    }
+  }
+
+  const uint16_t to_port_;
+  const int64_t cut_, spoil_;
+  const int listener_;
+  std::string endpoint_;
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> passed_{0};
+  std::atomic<int> connections_{0};
+  std::thread accepting_;
+  std::vector<std::thread> relays_;  // the accepting thread's
+};
+
+// Small numbers, so that products stay finite.
+std::unique_ptr<MemoryExpertSource> Experts(int64_t dim, int64_t ffn) {
+  LayerExperts layer;
+  layer.layer = 3;
+  layer.expert_count = 6;
+  layer.layout = MakeExpertLayout(DType::kF32, DType::kF32, DType::kF32, dim, ffn).value();
+  std::vector<std::vector<std::byte>> experts(layer.expert_count);
+  uint32_t state = 7;
+  for (auto& bytes : experts) {
+    bytes.resize(layer.layout.bytes);
+    for (size_t i = 0; i < bytes.size(); i += sizeof(float)) {
+      state = state * 1664525u + 1013904223u;
+      const float value = static_cast<float>(state >> 8) / static_cast<float>(1 << 24) - 0.5f;
+      std::memcpy(bytes.data() + i, &value, sizeof(value));
+    }
+  }
+  for (const auto& bytes : experts) layer.xxh3.push_back(XXH3_64bits(bytes.data(), bytes.size()));
+  auto catalog = ExpertCatalog::Create("0123", {layer}).value();
+  return MemoryExpertSource::Create(std::move(catalog), std::move(experts)).value();
+}
+
+class RemoteHostsTest : public ::testing::Test {
+ protected:
+  void Serve(int64_t dim, int64_t ffn, int compute_threads, int64_t slots = 6,
+             absl::Duration stream_patience = absl::Seconds(30)) {
+    truth_ = Experts(dim, ffn);
+    auto source = std::make_unique<FaultyExpertSource>(Experts(dim, ffn), faults_);
+    CachingExpertStore::Options options;
+    options.budget_bytes = slots * SlotBytes(source->catalog().max_expert_bytes());
+    options.shareable = true;
+    server_ = std::make_unique<ExpertStorageTestServer>(StoreHost::Options(), compute_threads,
+                                                        stream_patience);
+    ASSERT_TRUE(server_->models
+                    .Serve("model", CachingExpertStore::Create(std::move(source),
+                                                               std::move(options)).value())
+                    .ok());
+  }
+
+  // Reads one expert through a bad path.
+  absl::Status Read(const BadPath& path, std::shared_ptr<const ReadControl> control = nullptr) {
+    RemoteSourceOptions options;
+    options.streams = 1;
+    const auto source = ConnectRemoteSource(path.endpoint(), "model", options).value();
+    AlignedBuffer buffer = AlignedBuffer::Allocate(
+        SlotBytes(source->catalog().max_expert_bytes())).value();
+    absl::Status result;
+    absl::Notification done;
+    source->Read({3, 1}, buffer.span(), std::move(control), [&](absl::Status status) {
+      result = std::move(status);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    const auto expected = truth_->Bytes({3, 1});
+    if (result.ok()) {
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), buffer.span().begin()));
+    }
+    return result;
+  }
+
+  // What this process computes.
+  std::vector<float> Expected(int32_t expert, absl::Span<const float> hidden, int64_t tokens,
+                              absl::Span<const int32_t> chosen) {
+    const ExpertLayout& layout = truth_->catalog().layers()[0].layout;
+    Activations x;
+    x.Set(hidden.data(), tokens, layout.w1.columns, layout.w1.columns);
+    std::vector<float> output(chosen.size() * layout.w2.rows);
+    const ExpertWork work = {truth_->Bytes({3, expert}).data(), expert, chosen, output.data()};
+    ComputePool pool(1);
+    ExpertMlp().Run(pool, layout, {}, x, {&work, 1});
+    return output;
+  }
+
+  std::shared_ptr<ReadFaults> faults_ = std::make_shared<ReadFaults>();
+  std::unique_ptr<MemoryExpertSource> truth_;
+  std::unique_ptr<ExpertStorageTestServer> server_;
+};
+
+constexpr int64_t kChunk = 1 << 20;
+
+TEST_F(RemoteHostsTest, AReadGoesOnAfterACutAtEveryChunk) {
+  Serve(640, 640, 0);
+  const auto bytes = static_cast<int64_t>(truth_->catalog().max_expert_bytes());
+  ASSERT_GT(bytes, 4 * kChunk);
+  // In the beginning of each chunk, in its midst and at its end.
+  for (int64_t at = 0; at < bytes; at += kChunk) {
+    for (const int64_t cut : {at + 600, at + kChunk / 2, at + kChunk + 100}) {
+      BadPath path(server_->endpoint, std::min(cut, bytes - 1), 0);
+      const absl::Status status = Read(path);
+      ASSERT_TRUE(status.ok()) << "cut after " << cut << ": " << status;
+      EXPECT_EQ(path.connections(), 3) << cut;
+      // What had come is not sent again, but for the chunk that was cut.
+      EXPECT_LT(path.passed(), bytes + kChunk + kChunk / 4) << cut;
+    }
+  }
+}
+
+TEST_F(RemoteHostsTest, AByteSpoiltOnTheWayIsDataLoss) {
+  Serve(320, 320, 0);
+  BadPath path(server_->endpoint, 0, 300000);
+  const absl::Status status = Read(path);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("arrived corrupt"));
+}
+
+TEST_F(RemoteHostsTest, AReadThatNobodyWantsAnyMoreEnds) {
+  Serve(320, 320, 0);
+  faults_->Hold();
+  BadPath path(server_->endpoint, 0, 0);
+  auto control = std::make_shared<ReadControl>(ReadControl::Urgency::kDemand);
+  std::thread cancel([&] {
+    faults_->AwaitHeld(1);
+    control->Cancel();
+  });
+  EXPECT_EQ(Read(path, control).code(), absl::StatusCode::kCancelled);
+  cancel.join();
+  faults_->Release();
+}
+
+TEST_F(RemoteHostsTest, AClientThatTakesNothingHoldsNoSlotForLong) {
+  Serve(640, 640, 0, /*slots=*/6, absl::Milliseconds(100));
+  expert_storage::v1::ReadExpertRequest request;
+  request.mutable_expert()->set_layer(3);
+  ExpertStream stream(MakeChannel(server_->endpoint).value(), request, absl::InfiniteFuture(),
+                      [] { return true; });
+  grpc::ByteBuffer message;
+  ASSERT_TRUE(stream.Read(message));
+  // Nothing is read any more, and yet the pin goes.
+  ExpertStore& store = *server_->models.Find("").value()->store;
+  for (const absl::Time end = absl::Now() + absl::Minutes(1); absl::Now() < end;) {
+    if (store.Stats()->pinned_experts == 0) break;
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(store.Stats()->pinned_experts, 0u);
+  // A client that reads on finds its stream cut off.
+  while (stream.Read(message)) {
+  }
+  EXPECT_FALSE(stream.Finish().ok());
+}
+
+TEST_F(RemoteHostsTest, MessagesAreTakenApartOrRefused) {
+  const auto parse = [](const std::vector<std::string>& pieces) {
+    std::vector<grpc::Slice> slices(pieces.begin(), pieces.end());
+    return ParseExpertStreamPart(grpc::ByteBuffer(slices.data(), slices.size()));
+  };
+  const std::string big(300, 'x');
+  // A chunk of 300 bytes: tag, varint, bytes, however they are cut.
+  for (const std::vector<std::string>& pieces :
+       {std::vector<std::string>{"\x12\xac\x02" + big}, {"\x12", "\xac", "\x02", big},
+        {"\x12\xac", "\x02" + big.substr(0, 7), big.substr(7)}}) {
+    const auto part = parse(pieces);
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_FALSE(part->header);
+    EXPECT_EQ(part->chunk_bytes, 300u);
+  }
+  expert_storage::v1::ReadExpertResponse header;
+  header.mutable_header()->set_epoch(5);
+  const auto part = parse({header.SerializeAsString()});
+  ASSERT_TRUE(part.ok()) << part.status();
+  EXPECT_EQ(part->header->epoch(), 5);
+  for (const std::vector<std::string>& pieces :
+       {std::vector<std::string>{""}, {"\x12"}, {"\x12\xac"}, {"\x12\xac\x02" + big + "y"},
+        {"\x12\xac\x02" + big.substr(1)}, {"\x12" + std::string(12, '\xff')}, {"\xff\xff"}}) {
+    EXPECT_EQ(parse(pieces).status().code(), absl::StatusCode::kInternal);
+  }
+}
+
+TEST_F(RemoteHostsTest, OutputsAreBitForBitThoseOfThisProcess) {
+  constexpr int64_t kDim = 96, kTokens = 5;
+  // Fewer slots than experts: it takes several waves.
+  Serve(kDim, 64, 2, /*slots=*/4);
+  const auto executor = ConnectRemoteExecutor(server_->endpoint, "model");
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  std::vector<float> hidden(kTokens * kDim);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = std::sin(static_cast<float>(i));
+  const std::vector<std::vector<int32_t>> tokens = {{0, 1, 2, 3, 4}, {4}, {1, 3}, {0}};
+  const std::vector<TokensOfExpert> experts = {
+      {0, tokens[0]}, {2, tokens[1]}, {3, tokens[2]}, {5, tokens[3]}};
+  for (int round = 0; round < 2; ++round) {
+    auto execution = (*executor)->Execute(3, kTokens, hidden, experts, absl::InfiniteFuture());
+    ASSERT_TRUE(execution.ok()) << execution.status();
+    for (size_t i = 0; i < experts.size(); ++i) {
+      const auto output = (*execution)->Wait(i);
+      ASSERT_TRUE(output.ok()) << output.status();
+      EXPECT_TRUE((*execution)->Ready(i));
+      EXPECT_EQ(std::vector<float>(output->begin(), output->end()),
+                Expected(experts[i].expert, hidden, kTokens, experts[i].tokens));
+    }
+  }
+  EXPECT_EQ(server_->models.Find("")->get()->store->Stats()->pinned_experts, 0u);
+}
+
+TEST_F(RemoteHostsTest, ACorruptExpertFailsAloneAndADeadStoreAll) {
+  Serve(96, 64, 1);
+  faults_->Corrupt({3, 2});
+  const auto executor = ConnectRemoteExecutor(server_->endpoint, "model").value();
+  const std::vector<float> hidden(96, 0.5f);
+  const std::vector<int32_t> token = {0};
+  const std::vector<TokensOfExpert> experts = {{1, token}, {2, token}, {4, token}};
+  auto execution = executor->Execute(3, 1, hidden, experts, absl::InfiniteFuture()).value();
+  EXPECT_TRUE(execution->Wait(0).ok());
+  EXPECT_EQ(execution->Wait(1).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(execution->Wait(2).ok());
+
+  // Held at its read, the call ends at its deadline, or with the store.
+  faults_->Hold();
+  const std::vector<TokensOfExpert> absent = {{5, token}};
+  execution = executor->Execute(3, 1, hidden, absent, absl::Now() + absl::Milliseconds(50)).value();
+  EXPECT_EQ(execution->Wait(0).status().code(), absl::StatusCode::kDeadlineExceeded);
+  execution = executor->Execute(3, 1, hidden, absent, absl::InfiniteFuture()).value();
+  faults_->AwaitHeld(1);
+  EXPECT_FALSE(execution->Ready(0));
+  server_->server->Shutdown(absl::Now());
+  EXPECT_FALSE(execution->Wait(0).ok());
+  faults_->Release();
+  execution = executor->Execute(3, 1, hidden, experts, absl::InfiniteFuture()).value();
+  EXPECT_EQ(execution->Wait(0).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(RemoteHostsTest, AStoreThatComputesNothingIsFetchedFrom) {
+  Serve(96, 64, 0);
+  EXPECT_EQ(ConnectRemoteExecutor(server_->endpoint, "model").status().code(),
+            absl::StatusCode::kUnimplemented);
+  std::string warning;
+  EXPECT_EQ(ConnectRemoteExecutor(server_->endpoint, "model", RemoteMode::kExecute, warning)
+                .status().code(),
+            absl::StatusCode::kUnimplemented);
+  const auto none = ConnectRemoteExecutor(server_->endpoint, "model", RemoteMode::kAuto, warning);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(*none, nullptr);
+  EXPECT_THAT(warning, ::testing::HasSubstr("--compute-threads"));
+}
+
+}  // namespace
+}  // namespace odmoe
