@@ -45,13 +45,13 @@ class Connection final : public StoreSession::Listener,
  public:
   // `catalog` is that of the store at `endpoint`, and `admin` dials it.
   static absl::StatusOr<std::shared_ptr<Connection>> Open(
-      const std::string& endpoint, const RemoteModel& model,
+      const std::string& endpoint, const std::string& tenant, const RemoteModel& model,
       std::shared_ptr<const ExpertCatalog> catalog, std::unique_ptr<ExpertStorageAdmin> admin,
       absl::Time deadline) {
     ODMOE_ASSIGN_OR_RETURN(auto channel, MakeChannel(endpoint));
     auto connection = std::make_shared<Connection>(std::move(catalog), model, std::move(admin));
     ODMOE_ASSIGN_OR_RETURN(connection->session_, StoreSession::Open(std::move(channel), model.name,
-                                                                    *connection, deadline));
+                                                                    tenant, *connection, deadline));
     ODMOE_RETURN_IF_ERROR(connection->MapMemory(model));
     return connection;
   }
@@ -73,7 +73,12 @@ class Connection final : public StoreSession::Listener,
   }
 
   bool lost() const { return lost_.load(std::memory_order_acquire) || view_->table.closed(); }
-  size_t max_batch() const { return view_->table.max_batch(); }
+  // The store's changes with its budget, ours with our tenant.
+  size_t max_batch() const {
+    const uint64_t ours = session_->attachment().max_batch;
+    const uint64_t all = view_->table.max_batch();
+    return ours == 0 ? all : std::min(ours, all);
+  }
   bool Resident(ExpertId id) const { return view_->Resident(id); }
 
   absl::StatusOr<StoreStats> Stats() {
@@ -287,8 +292,8 @@ class MappedBatch final : public ExpertBatch {
 
 class SharedMemoryExpertStore final : public ExpertStore {
  public:
-  SharedMemoryExpertStore(std::string endpoint, std::string model)
-      : endpoint_(std::move(endpoint)), model_(std::move(model)) {}
+  SharedMemoryExpertStore(std::string endpoint, std::string model, std::string tenant)
+      : endpoint_(std::move(endpoint)), model_(std::move(model)), tenant_(std::move(tenant)) {}
 
   absl::Status Connect() {
     absl::MutexLock lock(&mutex_);
@@ -296,7 +301,7 @@ class SharedMemoryExpertStore final : public ExpertStore {
     ODMOE_ASSIGN_OR_RETURN(auto description, admin->DescribeModel(model_));
     catalog_ = std::make_shared<const ExpertCatalog>(std::move(description.catalog));
     ODMOE_ASSIGN_OR_RETURN(
-        connection_, Connection::Open(endpoint_, description.model, catalog_, std::move(admin),
+        connection_, Connection::Open(endpoint_, tenant_, description.model, catalog_, std::move(admin),
                                       absl::Now() + kConnectTimeout));
     return absl::OkStatus();
   }
@@ -390,7 +395,7 @@ class SharedMemoryExpertStore final : public ExpertStore {
     // Kept with the connection, so that its calls have a patience of their own.
     ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kRedialTimeout));
     auto connection =
-        Connection::Open(endpoint_, description->model, catalog_, std::move(admin), deadline);
+        Connection::Open(endpoint_, tenant_, description->model, catalog_, std::move(admin), deadline);
     if (!connection.ok()) {
       return absl::UnavailableError(
           absl::StrCat("the expert store is not back yet: ", connection.status().message()));
@@ -400,6 +405,7 @@ class SharedMemoryExpertStore final : public ExpertStore {
 
   const std::string endpoint_;
   const std::string model_;
+  const std::string tenant_;
   std::shared_ptr<const ExpertCatalog> catalog_;  // of the first connection, kept for good
 
   mutable absl::Mutex mutex_;
@@ -412,9 +418,9 @@ class SharedMemoryExpertStore final : public ExpertStore {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ExpertStore>> ConnectSharedMemoryStore(const std::string& endpoint,
-                                                                      const std::string& model) {
-  auto store = std::make_unique<SharedMemoryExpertStore>(endpoint, model);
+absl::StatusOr<std::unique_ptr<ExpertStore>> ConnectSharedMemoryStore(
+    const std::string& endpoint, const std::string& model, const std::string& tenant) {
+  auto store = std::make_unique<SharedMemoryExpertStore>(endpoint, model, tenant);
   ODMOE_RETURN_IF_ERROR(store->Connect());
   return store;
 }

@@ -17,8 +17,12 @@ namespace odmoe {
 // pinned stay valid, since the mapping of a sealed memfd outlives its maker. Later Acquires dial
 // again, a few times a second at most, and are served when a store with the same experts is back.
 //
+// `tenant`: on whose account, of those the store was started with; empty, or one it does not know:
+// the default one.
+//
 // UNAVAILABLE: nobody answers, or not from this host. NOT_FOUND: it serves no such model.
-absl::StatusOr<std::unique_ptr<ExpertStore>> ConnectSharedMemoryStore(const std::string& endpoint,
-                                                                      const std::string& model);
+// PERMISSION_DENIED: it serves listed tenants only, and not this one.
+absl::StatusOr<std::unique_ptr<ExpertStore>> ConnectSharedMemoryStore(
+    const std::string& endpoint, const std::string& model, const std::string& tenant = "");
 
 }  // namespace odmoe

@@ -36,9 +36,10 @@ class Session final : public StoreSession,
     done_.WaitForNotification();
   }
 
-  absl::Status Attach(const std::string& model, absl::Time deadline) {
+  absl::Status Attach(const std::string& model, const std::string& tenant, absl::Time deadline) {
     v1::SessionRequest request;
     request.mutable_attach()->set_model(model);
+    request.mutable_attach()->set_tenant(tenant);
     request.mutable_attach()->set_client_name(absl::StrCat("process ", getpid()));
     stub_->async()->Session(&context_, this);
     started_ = true;
@@ -132,7 +133,8 @@ class Session final : public StoreSession,
                              reply.token(),
                              size(reply.arena_bytes()),
                              size(reply.table_bytes()),
-                             size(reply.pin_page_bytes())};
+                             size(reply.pin_page_bytes()),
+                             size(reply.max_batch())};
   }
 
   void OnOutcome(const v1::ExpertOutcome& outcome) {
@@ -181,10 +183,10 @@ class Session final : public StoreSession,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
-    std::shared_ptr<grpc::Channel> channel, const std::string& model, Listener& listener,
-    absl::Time deadline) {
+    std::shared_ptr<grpc::Channel> channel, const std::string& model, const std::string& tenant,
+    Listener& listener, absl::Time deadline) {
   auto session = std::make_unique<Session>(std::move(channel), listener);
-  ODMOE_RETURN_IF_ERROR(session->Attach(model, deadline));
+  ODMOE_RETURN_IF_ERROR(session->Attach(model, tenant, deadline));
   return session;
 }
 

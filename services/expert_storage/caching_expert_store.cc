@@ -14,6 +14,9 @@ namespace odmoe {
 namespace {
 
 constexpr size_t kHashThreads = 2;
+// Prefetched experts whose outcome is known when prefetching is judged: the smallest number at which
+// one layer's worth of luck does not decide.
+constexpr uint64_t kJudgedExperts = 64;
 
 // A layer's demand is read in one turn of its tenant.
 uint64_t TurnBytes(const ExpertCatalog& catalog, uint64_t demand) {
@@ -114,6 +117,7 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
       under_way_({source_->desired_bytes_under_way(),
                   std::max<size_t>(1, arena_->slot_count() / 4), options.stalled_after}),
+      judge_(kJudgedExperts * source_->catalog().max_expert_bytes()),
       prefetches_(PrefetchCapacity(arena_->slot_count())),
       pool_(std::make_unique<ThreadPool>(kHashThreads)) {
   layer_of_.reserve(catalog().expert_count());
@@ -174,6 +178,8 @@ absl::Status CachingExpertStore::AddLocalClient(const std::vector<uint64_t>& quo
   absl::MutexLock lock(&mutex_);
   SetQuotas(quotas);
   ODMOE_ASSIGN_OR_RETURN(local_client_, MakeClient("this process", kDefaultTenant));
+  ODMOE_ASSIGN_OR_RETURN(stream_client_, MakeClient("streams", kDefaultTenant));
+  stream_client_->kind = StoreClient::Kind::kStreams;
   local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->base(), arena_->shape(),
                                                       nullptr, table_, local_client_->page});
   segments_ = arena_->segments();
@@ -222,7 +228,8 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
   stats.pinned_experts = working_set_.CountPinned(clients_.pages());
   for (const auto& client : clients_.all()) {
-    stats.clients += client->open && client != local_client_ ? 1 : 0;
+    const bool own = client == local_client_ || client == stream_client_;
+    stats.clients += client->open && !own ? 1 : 0;
   }
   stats.hits += clients_.hits();
   stats.stall_ns = clients_.stall_ns();

@@ -20,10 +20,16 @@
 // and two where the budget is below twice a layer's demand, which max_batch() always allows: then
 // a tenant's experts wait for slots in the order they were asked for, and a batch that gets none by
 // its deadline fails with RESOURCE_EXHAUSTED, is destroyed, and frees its slots.
+//
+// A client of another process is served only while it holds less than max_batch() slots, whatever
+// has been sent to it and not read counting too, and three quarters of all slots where it waits for
+// nothing else: so one that has stalled leaves the others room. What it pins without a call, in its
+// own page, counts but cannot be refused.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,7 +54,9 @@
 #include "services/expert_storage/loads/read_scheduler.h"
 #include "services/expert_storage/loads/reads_under_way.h"
 #include "services/expert_storage/policy/make_policy.h"
+#include "services/expert_storage/prefetch/prefetch_judge.h"
 #include "services/expert_storage/prefetch/prefetch_queue.h"
+#include "services/expert_storage/restart/working_set_file.h"
 #include "services/expert_storage/tenants/tenant_table.h"
 #include "services/expert_storage/working_set.h"
 
@@ -108,6 +116,16 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void Acknowledge(const std::shared_ptr<StoreClient>& client, uint64_t sequence);
   const Arena& arena() const { return *arena_; }
   const SharedRegion& table_region() const { return *table_region_; }
+  // The most experts a client of the tenant can hold at once.
+  size_t MaxBatchOf(int32_t tenant) const;
+  // Puts experts of a former working set into free slots in the background, the first first, while
+  // no demand is queued or under way; how many. FAILED_PRECONDITION: another model's.
+  absl::StatusOr<size_t> PutBack(const SavedWorkingSet& saved) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What PutBack takes.
+  SavedWorkingSet SaveWorkingSet() ABSL_LOCKS_EXCLUDED(mutex_);
+  PrefetchJudge::Counters prefetch_counters() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whoever streams experts to other hosts: together they hold a quarter of the slots at most.
+  const std::shared_ptr<StoreClient>& stream_client() const { return stream_client_; }
   // The caller in this process.
   const std::shared_ptr<StoreClient>& local_client() const { return local_client_; }
   const TenantTable& tenants() const { return tenants_; }
@@ -184,11 +202,20 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void RetireIfGone(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeAccesses(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeAllAccesses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void NoteDemand(StoreClient& client, int64_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteDemand(StoreClient& client, int64_t expert, bool missed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Demands (caching_expert_store_demands.cc): from a miss to its answers.
   void Begin(std::shared_ptr<PendingDemand> pending, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Slots that a session or the streams may hold while more of their demands are under way.
+  uint64_t PinCap(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether the client may have a demand served now, by what it holds already.
+  bool Admits(const StoreClient& client, const PendingDemand& pending) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Admit(std::shared_ptr<PendingDemand> pending, Actions& actions)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AdmitDeferred(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ServeOne(LoadWaiter waiter, Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void JoinLoad(ExpertLoad& load, LoadWaiter waiter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Queues a load for each tenant that waits for it.
@@ -198,9 +225,9 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void AnswerAll(ExpertLoad& load, const absl::StatusOr<uint32_t>& slot, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes a demand out of the loads it waits for; calls `gone` with each waiter, already taken out
-  // of the load.
+  // of its load. Null: the demand was deferred, and has none.
   void Leave(const std::shared_ptr<PendingDemand>& pending,
-             absl::FunctionRef<void(LoadWaiter, const ExpertLoad&)> gone)
+             absl::FunctionRef<void(LoadWaiter, const ExpertLoad*)> gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::shared_ptr<PendingDemand>& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WithdrawIf(absl::FunctionRef<bool(const Demand&)> gone)
@@ -208,6 +235,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // Why an expert of `load` has not come by its deadline.
   absl::Status OverdueStatus(int64_t expert, const ExpertLoad* load) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Why a deferred demand has not been served by its deadline.
+  absl::Status HoldsTooMuch(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   void Deliver(Actions& actions) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Loads (caching_expert_store_loads.cc): from the queue to the expert in its slot.
@@ -235,6 +264,9 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CancelLatePrefetches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Late(const PrefetchWish& wish) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Tells the judge what the last TakeSlot evicted.
+  void NoteEvictions(bool for_prefetch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartRestores(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // What must be looked at from time to time (caching_expert_store_watch.cc): deadlines, reads to
   // be tried again, reads that hang, slots that other processes free.
@@ -259,6 +291,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   const TenantTable tenants_;
   std::vector<int32_t> layer_of_;  // entry of catalog().layers(), by expert
   std::shared_ptr<StoreClient> local_client_;
+  std::shared_ptr<StoreClient> stream_client_;
   std::unique_ptr<ArenaView> local_view_;
 
   absl::Mutex resize_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
@@ -274,6 +307,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   absl::flat_hash_set<std::shared_ptr<PendingDemand>> demands_ ABSL_GUARDED_BY(mutex_);
   PendingDemand::Deadlines deadlines_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_count_ ABSL_GUARDED_BY(mutex_) = 0;  // ever
+  size_t deferred_ ABSL_GUARDED_BY(mutex_) = 0;        // demands, over all clients
 
   absl::flat_hash_map<int64_t, std::unique_ptr<ExpertLoad>> loads_ ABSL_GUARDED_BY(mutex_);
   // Reads that hang, and whose experts have been asked for anew.
@@ -281,6 +315,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   std::multimap<absl::Time, int64_t> retries_ ABSL_GUARDED_BY(mutex_);  // experts, by when
   ReadScheduler scheduler_ ABSL_GUARDED_BY(mutex_);
   ReadsUnderWay under_way_ ABSL_GUARDED_BY(mutex_);
+  PrefetchJudge judge_ ABSL_GUARDED_BY(mutex_);
+  std::deque<SavedWorkingSet::Expert> restores_ ABSL_GUARDED_BY(mutex_);  // tenants of this store
   PrefetchQueue prefetches_ ABSL_GUARDED_BY(mutex_);
   StoreStats counters_ ABSL_GUARDED_BY(mutex_);  // but for the gauges
 

@@ -1,4 +1,5 @@
 // The clients of CachingExpertStore: sessions, mappings, and what their pin pages tell.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,7 +12,16 @@ absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::AttachClient(
     std::string name, absl::string_view tenant) {
   ODMOE_ASSIGN_OR_RETURN(const int32_t index, tenants_.Find(tenant));
   absl::MutexLock lock(&mutex_);
-  return MakeClient(std::move(name), index);
+  ODMOE_ASSIGN_OR_RETURN(auto client, MakeClient(std::move(name), index));
+  client->kind = StoreClient::Kind::kSession;
+  return client;
+}
+
+size_t CachingExpertStore::MaxBatchOf(int32_t tenant) const {
+  if (!tenants_[tenant].cache.has_value()) return max_batch();
+  // As of all slots: half of the quota, but a layer's demand at least.
+  const uint64_t slots = tenants_.QuotaBytes(tenant, budget_bytes()) / arena_->shape().slot_bytes;
+  return std::min<uint64_t>(max_batch(), std::max<uint64_t>(demand_, slots / 2));
 }
 
 absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::MakeClient(std::string name,
@@ -58,15 +68,21 @@ void CachingExpertStore::RetireIfGone(StoreClient& client) {
   look_now_.Signal();
 }
 
-void CachingExpertStore::NoteDemand(StoreClient& client, int64_t expert) {
-  client.layer_clocks[layer_of_[expert]] = ++demand_clock_;
+void CachingExpertStore::NoteDemand(StoreClient& client, int64_t expert, bool missed) {
+  const int32_t layer = layer_of_[expert];
+  if (layer < client.last_layer) ++client.passes;
+  client.last_layer = layer;
+  client.layer_clocks[layer] = ++demand_clock_;
+  const uint64_t useful = working_set_.counters().prefetch_useful;
   working_set_.Demanded(client.id, client.tenant, expert);
+  if (working_set_.counters().prefetch_useful > useful) judge_.Useful(BytesOf(expert));
+  judge_.Demanded(expert, missed, BytesOf(expert));
 }
 
 void CachingExpertStore::TakeAccesses(StoreClient& client) {
   accesses_.clear();
   client.page.TakeAccesses(table_.shape().expert_count, client.ring_position, accesses_);
-  for (int64_t expert : accesses_) NoteDemand(client, expert);
+  for (int64_t expert : accesses_) NoteDemand(client, expert, /*missed=*/false);
 }
 
 void CachingExpertStore::TakeAllAccesses() {

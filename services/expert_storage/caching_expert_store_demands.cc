@@ -26,9 +26,11 @@ void CachingExpertStore::Serve(Demand demand) {
     if (!client.open) return;
     TakeAllAccesses();
     // Before any slot is taken, so that the policy knows all that the layer demands.
-    for (int64_t expert : pending->demand.experts) NoteDemand(client, expert);
-    CancelLatePrefetches();
+    for (int64_t expert : pending->demand.experts) {
+      NoteDemand(client, expert, /*missed=*/!working_set_.Find(expert).has_value());
+    }
     Begin(std::move(pending), actions);
+    CancelLatePrefetches();
     Dispatch(actions);
   }
   for (ExpertLoad* load : actions.reads) Read(load);
@@ -43,7 +45,56 @@ void CachingExpertStore::Begin(std::shared_ptr<PendingDemand> pending, Actions& 
                           ? deadlines_.end()
                           : deadlines_.emplace(demand.deadline, pending);
   demands_.insert(pending);
+  StoreClient& client = *demand.client;
+  if (client.deferred.empty() && Admits(client, *pending)) {
+    Admit(std::move(pending), actions);
+    return;
+  }
+  pending->deferred = true;
+  client.deferred.push_back(std::move(pending));
+  ++deferred_;
+}
+
+uint64_t CachingExpertStore::PinCap(const StoreClient& client) const {
+  if (client.kind == StoreClient::Kind::kSession) return MaxBatchOf(client.tenant);
+  return std::max<uint64_t>(1, working_set_.slots().in_circulation() / 4);
+}
+
+bool CachingExpertStore::Admits(const StoreClient& client, const PendingDemand& pending) const {
+  if (client.kind == StoreClient::Kind::kOwn) return true;
+  const uint64_t slots = working_set_.slots().in_circulation();
+  const uint64_t cap = PinCap(client);
+  const uint64_t limit = client.kind == StoreClient::Kind::kStreams
+                             ? cap
+                             : std::max<uint64_t>(cap, slots - slots / 4);
+  uint64_t held = client.granted + pending.demand.experts.size();
+  for (uint32_t slot = 0; slot < arena_->shape().slot_limit() && held <= limit; ++slot) {
+    held += client.page.Pinned(slot) ? 1 : 0;
+  }
+  if (held <= cap) return true;
+  // A client that reads what it is sent and waits for nothing else may be about to let go of a
+  // former batch, or its threads each hold a part of theirs: one of them goes on.
+  return held <= limit && client.granted == 0 &&
+         client.undelivered.load(std::memory_order_relaxed) == 0;
+}
+
+void CachingExpertStore::Admit(std::shared_ptr<PendingDemand> pending, Actions& actions) {
+  const Demand& demand = pending->demand;
+  demand.client->granted += demand.experts.size();
   for (size_t i = 0; i < demand.experts.size(); ++i) ServeOne({i, pending}, actions);
+}
+
+void CachingExpertStore::AdmitDeferred(Actions& actions) {
+  if (deferred_ == 0) return;
+  for (const auto& client : clients_.all()) {
+    while (!client->deferred.empty() && Admits(*client, *client->deferred.front())) {
+      std::shared_ptr<PendingDemand> pending = std::move(client->deferred.front());
+      client->deferred.pop_front();
+      pending->deferred = false;
+      --deferred_;
+      Admit(std::move(pending), actions);
+    }
+  }
 }
 
 void CachingExpertStore::ServeOne(LoadWaiter waiter, Actions& actions) {
@@ -81,7 +132,7 @@ void CachingExpertStore::JoinLoad(ExpertLoad& load, LoadWaiter waiter) {
     // It is read when the first of the tenants that wait for it has its turn.
     scheduler_.Push(tenant, {load.expert, load.bytes, waiter.pending->number});
   }
-  if (load.cause == ExpertLoad::Cause::kPrefetch) under_way_.Raise(load);
+  if (load.cause != ExpertLoad::Cause::kDemand) under_way_.Raise(load);
   load.waiters.push_back(std::move(waiter));
 }
 
@@ -103,6 +154,7 @@ void CachingExpertStore::Answer(LoadWaiter waiter, absl::StatusOr<uint32_t> slot
     PinPage page = waiter.demand().client->page;
     page.Pin(*slot);
   }
+  if (!waiter.pending->deferred) --waiter.demand().client->granted;
   if (--waiter.pending->unanswered == 0) Forget(waiter.pending);
   actions.deliveries.emplace_back(std::move(waiter), std::move(slot));
 }
@@ -146,14 +198,23 @@ void CachingExpertStore::WithdrawIf(absl::FunctionRef<bool(const Demand&)> gone)
     if (gone(pending->demand)) leaving.push_back(pending);
   }
   for (const auto& pending : leaving) {
-    Leave(pending, [](LoadWaiter, const ExpertLoad&) {});
+    Leave(pending, [](const LoadWaiter& waiter, const ExpertLoad* load) {
+      if (load != nullptr) --waiter.demand().client->granted;
+    });
     Forget(pending);
   }
 }
 
 void CachingExpertStore::Leave(const std::shared_ptr<PendingDemand>& pending,
-                               absl::FunctionRef<void(LoadWaiter, const ExpertLoad&)> gone) {
+                               absl::FunctionRef<void(LoadWaiter, const ExpertLoad*)> gone) {
   const int32_t tenant = pending->demand.client->tenant;
+  if (pending->deferred) {
+    auto& deferred = pending->demand.client->deferred;
+    deferred.erase(std::find(deferred.begin(), deferred.end(), pending));
+    --deferred_;
+    for (size_t i = 0; i < pending->demand.experts.size(); ++i) gone({i, pending}, nullptr);
+    return;
+  }
   for (int64_t expert : pending->demand.experts) {
     const auto entry = loads_.find(expert);
     if (entry == loads_.end()) continue;
@@ -164,7 +225,7 @@ void CachingExpertStore::Leave(const std::shared_ptr<PendingDemand>& pending,
     if (found == load.waiters.end()) continue;
     LoadWaiter waiter = std::move(*found);
     load.waiters.erase(found);
-    gone(std::move(waiter), load);
+    gone(std::move(waiter), &load);
     if (load.state == ExpertLoad::State::kQueued && !WaitsFor(load, tenant)) {
       scheduler_.Drop(tenant, expert);
     }
@@ -183,6 +244,13 @@ void CachingExpertStore::DropIfUnwanted(int64_t expert) {
   if (entry == loads_.end() || !entry->second->waiters.empty()) return;
   // What is being read is read to its end: it was wanted a moment ago.
   if (entry->second->state != ExpertLoad::State::kReading) loads_.erase(entry);
+}
+
+absl::Status CachingExpertStore::HoldsTooMuch(const StoreClient& client) const {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("client '", client.name, "' has held so many slots until the ",
+                   "deadline that it may not have more: ", PinCap(client), " of ",
+                   working_set_.slots().in_circulation(), " at once"));
 }
 
 absl::Status CachingExpertStore::OverdueStatus(int64_t expert, const ExpertLoad* load) const {

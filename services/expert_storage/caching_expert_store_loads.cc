@@ -15,6 +15,8 @@ constexpr uint64_t kHashInPlaceBytes = 128 << 10;
 // Between tries of a read that the source had no memory for; doubles.
 constexpr absl::Duration kFirstRetry = absl::Milliseconds(5);
 constexpr absl::Duration kLastRetry = absl::Seconds(1);
+// About what a demand waits for where a prefetch is at the source: one request to the device.
+constexpr uint64_t kRequestBytes = 1 << 20;
 
 }  // namespace
 
@@ -32,6 +34,7 @@ void CachingExpertStore::Dispatch(Actions& actions) {
   }
   anyone_starved_.store(scheduler_.any_blocked(), std::memory_order_relaxed);
   StartPrefetch(actions);
+  StartRestores(actions);
   WakeWatchIfEarlier();
 }
 
@@ -39,7 +42,9 @@ bool CachingExpertStore::StartNextDemand(const ReadScheduler::Pick& pick, Action
   const auto slot =
       working_set_.TakeSlot(WorkingSet::Purpose::kDemand, pick.tenant, clients_.pages());
   if (!slot) return false;
+  NoteEvictions(/*for_prefetch=*/false);
   ExpertLoad& load = *loads_.at(pick.entry.expert);
+  if (!under_way_.NoPrefetch()) judge_.Delayed(std::min(load.bytes, kRequestBytes));
   scheduler_.Take(pick);
   // Every tenant that waits for it pays its part, and waits for it no longer.
   std::vector<int32_t> tenants;
@@ -80,7 +85,7 @@ void CachingExpertStore::RunOnPool(Actions actions) {
 }
 
 void CachingExpertStore::OnRead(ExpertLoad* load, absl::Status status) {
-  if (!status.ok() || load->bytes <= kHashInPlaceBytes) {
+  if (!status.ok() || load->bytes <= kHashInPlaceBytes || source_->checks_hashes()) {
     if (status.ok()) status = CheckHash(*load);
     Finish(load, std::move(status));
     return;
@@ -115,6 +120,7 @@ void CachingExpertStore::Finish(ExpertLoad* load, absl::Status status) {
       SettleFailed(std::move(owned), std::move(status), actions);
     }
     TakeAllAccesses();
+    AdmitDeferred(actions);
     Dispatch(actions);
   }
   RunOnPool(std::move(actions));
@@ -141,15 +147,24 @@ void CachingExpertStore::SettleRead(ExpertLoad& load, Actions& actions) {
   counters_.bytes_read += load.bytes;
   if (load.wished) {
     ++counters_.prefetch_reads;
-    if (!unwanted) ++counters_.prefetch_useful;
+    if (!unwanted) {
+      ++counters_.prefetch_useful;
+      judge_.Useful(load.bytes);
+    }
   }
+  const bool late = unwanted && Late(load.wish);
+  if (late) judge_.Late(load.bytes);
   if (const auto slot = working_set_.Find(load.expert)) {
     // Its read had hung, and another has brought it meanwhile.
     working_set_.ReturnSlot(load.slot, load.tenant);
     load.slot = *slot;
   } else {
+    // What came too late is as good as what was resident long ago.
+    const bool behind = late || load.cause == ExpertLoad::Cause::kRestore;
     working_set_.Publish(load.expert, load.slot, load.tenant,
-                         unwanted ? Arrival::kWished : Arrival::kDemanded);
+                         behind     ? Arrival::kRestored
+                         : unwanted ? Arrival::kWished
+                                    : Arrival::kDemanded);
   }
   AnswerAll(load, load.slot, actions);
   const auto anew = loads_.find(load.expert);
@@ -164,7 +179,11 @@ void CachingExpertStore::SettleRead(ExpertLoad& load, Actions& actions) {
 void CachingExpertStore::SettleFailed(std::unique_ptr<ExpertLoad> load, absl::Status status,
                                       Actions& actions) {
   working_set_.ReturnSlot(load->slot, load->tenant);
-  if (load->wished) ++counters_.prefetch_dropped;
+  if (load->wished) {
+    ++counters_.prefetch_dropped;
+    // A part of it has been read; how much only the source knows.
+    if (absl::IsCancelled(status)) judge_.Late(load->bytes);
+  }
   load->wished = false;
   if (absl::IsCancelled(status) && load->control->cancelled()) {
     // A prefetch given up as late; whoever has demanded it meanwhile has it read after all.

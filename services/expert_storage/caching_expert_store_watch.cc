@@ -43,7 +43,7 @@ absl::Time CachingExpertStore::NextLook() const {
   absl::Time due = under_way_.NextStall();
   if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
   if (!retries_.empty()) due = std::min(due, retries_.begin()->first);
-  if (scheduler_.any_blocked()) {
+  if (scheduler_.any_blocked() || deferred_ > 0) {
     due = std::min(due, slot_may_be_free_ ? absl::InfinitePast() : last_look_ + kStarvedPoll);
   }
   return due;
@@ -60,15 +60,18 @@ void CachingExpertStore::LookAround(absl::Time now, Actions& actions) {
   ExpireDemands(now, actions);
   RetryReads(now);
   under_way_.MarkStalled(now);
+  AdmitDeferred(actions);
   Dispatch(actions);
 }
 
 void CachingExpertStore::ExpireDemands(absl::Time now, Actions& actions) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const std::shared_ptr<PendingDemand> pending = deadlines_.begin()->second;
-    Leave(pending, [&](LoadWaiter waiter, const ExpertLoad& load)
+    Leave(pending, [&](LoadWaiter waiter, const ExpertLoad* load)
                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      const absl::Status status = OverdueStatus(load.expert, &load);
+      const absl::Status status = waiter.pending->deferred
+                                      ? HoldsTooMuch(*waiter.demand().client)
+                                      : OverdueStatus(waiter.expert(), load);
       Answer(std::move(waiter), status, actions);
     });
     Forget(pending);

@@ -41,6 +41,10 @@ struct Flags {
   bool no_prefetch = false;
   std::string policy = "default";
   int compute_threads = 0;
+  std::vector<std::string> tenants;
+  bool tenants_only = false;
+  std::string state_dir;
+  double state_interval = 10.0;  // seconds
 };
 
 void Describe(CLI::App& app, Flags& flags) {
@@ -89,11 +93,34 @@ void Describe(CLI::App& app, Flags& flags) {
                  "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
                  "odmoe replay compares them")
       ->capture_default_str();
+  app.add_option("--tenant", flags.tenants,
+                 "NAME[:cache=25%|SIZE][:disk=WEIGHT]: the most of the expert memory that clients "
+                 "of this tenant may take, and their share of the disk against other tenants' "
+                 "(1 if not given); again for more. 'default' is who names none");
+  app.add_flag("--tenants-only", flags.tenants_only,
+               "Refuse clients of tenants not given by --tenant; else they are the default's");
+  app.add_option("--state-dir", flags.state_dir,
+                 "Folder to keep the working set's list in, so that a store that starts again "
+                 "reads it back in the background");
+  app.add_option("--state-interval", flags.state_interval,
+                 "Seconds between two savings of that list; it is also saved at the end")
+      ->check(CLI::Range(0.01, 1e6))
+      ->capture_default_str();
+}
+
+absl::StatusOr<TenantTable> ReadTenants(const Flags& flags) {
+  std::vector<TenantSpec> tenants;
+  for (const std::string& text : flags.tenants) {
+    ODMOE_ASSIGN_OR_RETURN(tenants.emplace_back(), ParseTenant(text));
+  }
+  return TenantTable::Create(tenants, flags.tenants_only);
 }
 
 // Serves a working set of another store's experts.
 absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   OpenStoreOptions options;
+  ODMOE_ASSIGN_OR_RETURN(options.tenants, ReadTenants(flags));
+  ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
   options.prefetch = !flags.no_prefetch;
   options.use_memfd = true;
   ODMOE_ASSIGN_OR_RETURN(options.budget, ParseBudget(flags.budget));
@@ -127,12 +154,26 @@ absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
   spdlog::info("opened {}: {} experts, {} slots of {}, source {}", model->name,
                model->store->catalog().expert_count(), arena.slot_count(),
                FormatBytes(arena.shape().slot_bytes), std::string(SourceKindName(model->source)));
+  if (model->restart != nullptr) {
+    const absl::Status& status = model->restart->restore_status();
+    if (status.ok()) {
+      spdlog::info("reading back {} experts of the last working set", model->restart->restored());
+    } else {
+      spdlog::warn("starting cold: {}", std::string(status.message()));
+    }
+  }
   return absl::OkStatus();
 }
 
 absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
-  ODMOE_ASSIGN_OR_RETURN(const PolicyKind policy, ParseEvictionPolicy(flags.policy));
-  StoreHost models({flags.roots, !flags.no_prefetch, policy});
+  StoreHost::Options options;
+  options.roots = flags.roots;
+  options.prefetch = !flags.no_prefetch;
+  ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
+  options.restart.directory = flags.state_dir;
+  options.restart.period = absl::Seconds(flags.state_interval);
+  ODMOE_ASSIGN_OR_RETURN(options.tenants, ReadTenants(flags));
+  StoreHost models(std::move(options));
   ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;

@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
   store.policy = options.policy;
   store.shareable = options.use_memfd;
   store.demand = demand;
+  store.tenants = options.tenants;
   return CachingExpertStore::Create(std::move(source), std::move(store));
 }
 

@@ -17,6 +17,7 @@ struct OpenStoreOptions {
   SourceOptions source;
   bool prefetch = true;
   PolicyKind policy = PolicyKind::kDefault;
+  TenantTable tenants;
   bool use_memfd = false;  // for other processes to map; else private memory
 };
 

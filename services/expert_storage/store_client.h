@@ -1,7 +1,9 @@
 // A client of the caching store, as the store sees it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,6 +16,8 @@
 #include "services/expert_storage/arena/shared_region.h"
 
 namespace odmoe {
+
+struct PendingDemand;
 
 // The way to a client's process, to say which segments of the arena it is to map. Thread-safe.
 class SegmentChannel {
@@ -37,8 +41,21 @@ struct StoreClient {
   const std::unique_ptr<SharedRegion> region;
   const PinPage page;
 
+  enum class Kind {
+    kSession,  // another process
+    kOwn,      // callers in the store's process
+    kStreams,  // all that is being sent to other hosts
+  };
+  Kind kind = Kind::kOwn;
+  uint64_t granted = 0;  // experts of admitted demands, not answered yet
+  std::deque<std::shared_ptr<PendingDemand>> deferred;  // demands to be admitted, in order
+  // Outcomes on their way to the client's process. Whoever sends them counts.
+  std::atomic<uint64_t> undelivered{0};
+
   uint64_t ring_position = 0;          // accesses of the page's ring already taken
   std::vector<uint64_t> layer_clocks;  // the demand clock at the last demand, by catalog layer
+  int32_t last_layer = -1;             // entry of the catalog's, demanded last
+  uint64_t passes = 0;                 // how often a lower layer followed a higher one
   bool open = true;                    // the session has not ended
   bool mapped = false;                 // the process may still have the page mapped
   // While it has: how to tell it of segments, whether it has been told of those there were at

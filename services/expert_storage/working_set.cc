@@ -56,8 +56,10 @@ uint64_t WorkingSet::charged(int32_t tenant) const {
 }
 
 std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
-                                             absl::Span<const PinPage> pages) {
+                                             absl::Span<const PinPage> pages,
+                                             int64_t wished) {
   slots_.CollectDrained(pages);
+  evicted_.clear();
   const bool prefetch = purpose == Purpose::kPrefetch;
   uint64_t candidates = prefetch ? std::min(resident_, kPrefetchVictims) : resident_;
   for (;; --candidates) {
@@ -67,9 +69,9 @@ std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
       ++ChargeOf(tenant).slots;
       return slot;
     }
-    if (candidates == 0) return std::nullopt;
+    if (candidates == 0 || purpose == Purpose::kRestore) return std::nullopt;
     const int64_t victim = policy_->Victim(own ? tenant : kAnyTenant);
-    if (victim < 0 || (prefetch && JustDemanded(experts_[victim]))) return std::nullopt;
+    if (victim < 0 || (prefetch && TooGood(victim, wished))) return std::nullopt;
     if (own && HandOver(victim)) continue;
     const auto slot = Evict(victim, pages);
     if (!slot) {
@@ -81,6 +83,11 @@ std::optional<uint32_t> WorkingSet::TakeSlot(Purpose purpose, int32_t tenant,
       return slot;
     }
   }
+}
+
+bool WorkingSet::TooGood(int64_t victim, int64_t wished) const {
+  return JustDemanded(experts_[victim]) ||
+         (wished >= 0 && policy_->ExpectedSooner(victim, wished));
 }
 
 bool WorkingSet::HandOver(int64_t expert) {
@@ -107,6 +114,7 @@ void WorkingSet::Forget(int64_t expert) {
   ExpertState& state = experts_[expert];
   state.slot = -1;
   if (state.prefetched) ++counters_.prefetch_wasted;
+  evicted_.push_back({expert, state.prefetched});
   state.prefetched = false;
   policy_->Removed(expert);
   --charges_[state.tenant].slots;

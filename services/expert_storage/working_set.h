@@ -27,7 +27,8 @@ class WorkingSet {
  public:
   // What a slot is wanted for. A prefetch takes no slot whose expert was demanded recently: among
   // the last slot_count / 4 demands, rounded up.
-  enum class Purpose { kDemand, kPrefetch };
+  // A restart puts experts back into free slots only.
+  enum class Purpose { kDemand, kPrefetch, kRestore };
   // An upper bound of what it allocates for an expert, and for its slot where it is resident.
   static constexpr uint64_t kBytesPerExpert = 24 + 20;
   static constexpr uint64_t kNoQuota = ~uint64_t{0};
@@ -61,15 +62,24 @@ class WorkingSet {
   std::optional<uint32_t> Find(int64_t expert) const;
   // A slot to read an expert into, at the tenant's charge: a free one, else an evicted expert's.
   // Nothing: all slots, or all that the tenant's quota allows it, are pinned, being filled, or for
-  // a prefetch too good to lose. `pages`: all clients'.
-  std::optional<uint32_t> TakeSlot(Purpose purpose, int32_t tenant,
-                                   absl::Span<const PinPage> pages);
+  // a prefetch too good to lose: demanded of late, or expected before the layer of the expert
+  // `wished` for. `pages`: all clients'.
+  std::optional<uint32_t> TakeSlot(Purpose purpose, int32_t tenant, absl::Span<const PinPage> pages,
+                                   int64_t wished = -1);
+  // What the last TakeSlot evicted, one expert as a rule.
+  struct Eviction {
+    int64_t expert = 0;
+    bool unused = false;  // prefetched, and never demanded
+  };
+  absl::Span<const Eviction> evicted() const { return evicted_; }
   // Gives back a slot whose read failed.
   void ReturnSlot(uint32_t slot, int32_t tenant);
   // The slot, taken for the tenant, holds the expert now, and clients may find it; but for a slot
   // that was retired meanwhile, which only those get that the caller pins it for under the same
   // lock.
   void Publish(int64_t expert, uint32_t slot, int32_t tenant, Arrival arrival);
+  // At whose charge a resident expert is.
+  int32_t tenant(int64_t expert) const { return experts_[expert].tenant; }
   // A client of a tenant demanded an expert, resident or not: all experts of a layer that are
   // demanded together before a slot is taken for any of them.
   void Demanded(uint64_t client, int32_t tenant, int64_t expert);
@@ -116,6 +126,8 @@ class WorkingSet {
   bool HandOver(int64_t expert);
   void Forget(int64_t expert);
   std::optional<uint32_t> Evict(int64_t expert, absl::Span<const PinPage> pages);
+  // A victim that a prefetch does not get.
+  bool TooGood(int64_t victim, int64_t wished) const;
   bool JustDemanded(const ExpertState& state) const;
 
   ResidencyTableWriter table_;
@@ -123,6 +135,7 @@ class WorkingSet {
   std::vector<ExpertState> experts_;
   SlotTable slots_;
   std::vector<Charge> charges_;  // by tenant
+  std::vector<Eviction> evicted_;
   uint64_t resident_ = 0;
   uint64_t demands_ = 0;
   Counters counters_;

@@ -26,6 +26,7 @@ struct Flags {
   std::string listen = "127.0.0.1:0";
   std::string endpoint_file;
   std::string expert_store;
+  std::string tenant;
   std::string remote_expert_store;
   std::string expert_budget = "auto";
   std::vector<std::string> roots;
@@ -44,7 +45,7 @@ absl::StatusOr<std::shared_ptr<odmoe::ExpertStore>> OpenExperts(const Flags& fla
                                                                const std::string& path) {
   const std::string name = std::filesystem::path(path).filename();
   if (!flags.expert_store.empty()) {
-    return odmoe::ConnectSharedMemoryStore(flags.expert_store, name);
+    return odmoe::ConnectSharedMemoryStore(flags.expert_store, name, flags.tenant);
   }
   if (flags.remote_expert_store.empty()) {
     return absl::FailedPreconditionError(
@@ -116,8 +117,12 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--endpoint-file", flags.endpoint_file, "write the endpoint to this file");
   auto* stores =
       app.add_option_group("experts", "where experts come from; a dense model has none");
-  stores->add_option("--expert-store", flags.expert_store,
-                     "an expert-storage service on this host, read through shared memory");
+  auto* shared =
+      stores->add_option("--expert-store", flags.expert_store,
+                         "an expert-storage service on this host, read through shared memory");
+  app.add_option("--tenant", flags.tenant,
+                 "on whose account it serves, by the tenants it was started with")
+      ->needs(shared);
   auto* remote = stores->add_option("--remote-expert-store", flags.remote_expert_store,
                                     "one on another host, read through a working set of our own");
   stores->require_option(0, 1);

@@ -168,7 +168,9 @@ TEST_F(CachingExpertStoreTest, EveryWishEndsReadOrDropped) {
   });
   EXPECT_EQ(stats.prefetches, 100u);
   EXPECT_LE(stats.prefetch_useful + stats.prefetch_wasted, stats.prefetch_reads);
-  EXPECT_EQ(stats.reads, faults_->reads());
+  // Some were given up as late while they were being read.
+  EXPECT_LE(stats.reads, faults_->reads());
+  EXPECT_GE(stats.reads + stats.prefetch_dropped, faults_->reads());
 }
 
 TEST_F(CachingExpertStoreTest, AFailedPrefetchCostsNothingButItself) {

@@ -25,14 +25,30 @@ void ReadFaults::Hold() {
   holding_ = true;
 }
 
+void ReadFaults::Hang(ExpertId id) {
+  absl::MutexLock lock(&mutex_);
+  hanging_.insert(id);
+}
+
 void ReadFaults::Release() {
-  std::vector<std::function<void()>> released;
+  std::vector<HeldRead> released;
   {
     absl::MutexLock lock(&mutex_);
     holding_ = false;
+    hanging_.clear();
     released.swap(held_);
   }
-  for (const auto& go : released) go();
+  for (const HeldRead& read : released) read.go();
+}
+
+void ReadFaults::ReleaseOldest() {
+  HeldRead oldest;
+  {
+    absl::MutexLock lock(&mutex_);
+    oldest = std::move(held_.front());
+    held_.erase(held_.begin());
+  }
+  oldest.go();
 }
 
 bool ReadFaults::AwaitHeld(size_t count) {
@@ -56,12 +72,27 @@ uint64_t ReadFaults::reads() const {
   return total;
 }
 
-void ReadFaults::Begin(ExpertId id, std::function<void()> go) {
+std::vector<ExpertId> ReadFaults::order() const {
+  absl::MutexLock lock(&mutex_);
+  return order_;
+}
+
+std::shared_ptr<const ReadControl> ReadFaults::control(ExpertId id) const {
+  absl::MutexLock lock(&mutex_);
+  for (const HeldRead& read : held_) {
+    if (read.id == id) return read.control;
+  }
+  return nullptr;
+}
+
+void ReadFaults::Begin(ExpertId id, std::shared_ptr<const ReadControl> control,
+                       std::function<void()> go) {
   {
     absl::MutexLock lock(&mutex_);
     ++reads_[id];
-    if (holding_) {
-      held_.push_back(std::move(go));
+    order_.push_back(id);
+    if (holding_ || hanging_.contains(id)) {
+      held_.push_back({id, std::move(control), std::move(go)});
       return;
     }
   }
@@ -81,9 +112,9 @@ bool ReadFaults::Corrupted(ExpertId id) const {
 
 void FaultyExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
                               std::shared_ptr<const ReadControl> control, Done done) {
-  faults_->Begin(id, [this, id, destination, control = std::move(control),
-                      done = std::move(done)] {
-    const absl::Status failure = faults_->Failure(id);
+  faults_->Begin(id, control, [this, id, destination, control, done = std::move(done)] {
+    absl::Status failure = faults_->Failure(id);
+    if (control != nullptr && control->cancelled()) failure = absl::CancelledError("given up");
     if (!failure.ok()) {
       done(failure);
       return;

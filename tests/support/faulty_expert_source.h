@@ -23,25 +23,38 @@ class ReadFaults {
   // Every read of the expert delivers bytes with one bit changed, until Heal.
   void Corrupt(ExpertId id);
   void Heal(ExpertId id);
-  // Reads begin but do not end before Release.
+  // Reads begin but do not end before Release, as do those of one expert after Hang.
   void Hold();
+  void Hang(ExpertId id);
   void Release();
+  // Ends the read that is held longest; requires one. Others stay held.
+  void ReleaseOldest();
   // Waits until so many reads are held; false: a minute has passed.
   bool AwaitHeld(size_t count);
 
   uint64_t reads(ExpertId id) const;  // begun
   uint64_t reads() const;             // begun, of all experts
+  std::vector<ExpertId> order() const;  // of all reads begun
+  // Of an expert whose read is held: its control; null if none is.
+  std::shared_ptr<const ReadControl> control(ExpertId id) const;
 
  private:
   friend class FaultyExpertSource;
   // The read begins; what `go` does is done now, or at Release.
-  void Begin(ExpertId id, std::function<void()> go);
+  void Begin(ExpertId id, std::shared_ptr<const ReadControl> control, std::function<void()> go);
   absl::Status Failure(ExpertId id) const;
   bool Corrupted(ExpertId id) const;
 
   mutable absl::Mutex mutex_;
   bool holding_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);
+  struct HeldRead {
+    ExpertId id;
+    std::shared_ptr<const ReadControl> control;
+    std::function<void()> go;
+  };
+  std::vector<HeldRead> held_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<ExpertId> hanging_ ABSL_GUARDED_BY(mutex_);
+  std::vector<ExpertId> order_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ExpertId, absl::Status> failures_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<ExpertId> corrupted_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ExpertId, uint64_t> reads_ ABSL_GUARDED_BY(mutex_);
@@ -49,8 +62,11 @@ class ReadFaults {
 
 class FaultyExpertSource final : public ExpertSource {
  public:
-  FaultyExpertSource(std::unique_ptr<ExpertSource> real, std::shared_ptr<ReadFaults> faults)
-      : faults_(std::move(faults)), real_(std::move(real)) {}
+  // `desired_bytes`, if not 0, is what it says it wants under way. A read that was cancelled while
+  // it was held fails with CANCELLED.
+  FaultyExpertSource(std::unique_ptr<ExpertSource> real, std::shared_ptr<ReadFaults> faults,
+                     uint64_t desired_bytes = 0)
+      : faults_(std::move(faults)), desired_bytes_(desired_bytes), real_(std::move(real)) {}
   // Lets held reads go.
   ~FaultyExpertSource() override { faults_->Release(); }
 
@@ -58,9 +74,13 @@ class FaultyExpertSource final : public ExpertSource {
   using ExpertSource::Read;
   void Read(ExpertId id, absl::Span<std::byte> destination,
             std::shared_ptr<const ReadControl> control, Done done) override;
+  uint64_t desired_bytes_under_way() const override {
+    return desired_bytes_ > 0 ? desired_bytes_ : real_->desired_bytes_under_way();
+  }
 
  private:
   const std::shared_ptr<ReadFaults> faults_;
+  const uint64_t desired_bytes_;
   const std::unique_ptr<ExpertSource> real_;  // last: its destruction waits for its reads
 };
 

@@ -45,6 +45,12 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
       ->type_name("ENDPOINT")
       ->group(kGroup);
   command
+      .add_option("--tenant", options.tenant,
+                  "On whose account the store of --expert-store serves, by the tenants it was "
+                  "started with")
+      ->type_name("NAME")
+      ->group(kGroup);
+  command
       .add_option("--remote-expert-store", options.remote_expert_store,
                   "Stream experts from a store on any host into a budget here")
       ->type_name("ENDPOINT")

@@ -20,6 +20,7 @@ struct ModelOptions {
   // names a store that has the model open: on this host by shared memory, or on any by streams into
   // a store of our own under the budget.
   std::string expert_store;
+  std::string tenant;
   std::string remote_expert_store;
   std::string expert_budget = "auto";
   std::string source = "auto";

@@ -36,6 +36,9 @@ absl::Status CheckFlags(const ModelOptions& options) {
         "with --expert-store the budget is the store's: give --expert-budget where the model is "
         "opened (odmoe load, odmoe-expert-storage)");
   }
+  if (!shared && !options.tenant.empty()) {
+    return UsageError("--tenant names an account of the store that --expert-store connects to");
+  }
   return absl::OkStatus();
 }
 
@@ -44,7 +47,7 @@ absl::StatusOr<std::shared_ptr<ExpertStore>> OpenExperts(const ModelOptions& opt
   ODMOE_ASSIGN_OR_RETURN(auto dense, ReadDenseRegistry(options.model));
   if (dense.has_value()) return MakeNoExpertStore(std::move(dense->catalog));
   if (!options.expert_store.empty()) {
-    return ConnectSharedMemoryStore(options.expert_store, name);
+    return ConnectSharedMemoryStore(options.expert_store, name, options.tenant);
   }
   OpenStoreOptions store;
   store.model_directory = options.model;

@@ -42,6 +42,7 @@ struct PendingDemand {
   const Demand demand;
   uint64_t number = 0;    // of the store's demands
   size_t unanswered = 0;  // experts
+  bool deferred = false;  // its client holds too much: not admitted yet
   Deadlines::iterator deadline;  // where it is, if the store keeps it
 };
 
@@ -63,7 +64,7 @@ struct ExpertLoad {
     kRetrying,  // the source had no room; queued again at retry_at
   };
   // Why it is read: what began it, until a demand joins.
-  enum class Cause { kDemand, kPrefetch };
+  enum class Cause { kDemand, kPrefetch, kRestore };
 
   int64_t expert = 0;
   uint64_t bytes = 0;  // of the expert

@@ -6,7 +6,9 @@ namespace odmoe {
 
 void ReadsUnderWay::Count(const ExpertLoad& load, bool add) {
   const bool demand = load.cause == ExpertLoad::Cause::kDemand;
-  size_t& reads = demand ? demand_reads_ : prefetch_reads_;
+  size_t& reads = demand                                            ? demand_reads_
+                  : load.cause == ExpertLoad::Cause::kPrefetch ? prefetch_reads_
+                                                               : restore_reads_;
   reads += add ? 1 : -1;
   if (demand) demand_bytes_ += add ? load.bytes : -load.bytes;
 }

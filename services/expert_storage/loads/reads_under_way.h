@@ -31,7 +31,7 @@ class ReadsUnderWay {
   void set_desired_bytes(uint64_t bytes) { options_.desired_bytes = bytes; }
 
   void Begin(ExpertLoad& load, absl::Time now);
-  // A demand has joined a read that was begun for a prefetch: its cause is to change.
+  // A demand has joined a read that was begun for something less urgent.
   void Raise(ExpertLoad& load);
   void End(ExpertLoad& load, absl::Time now);
 
@@ -40,6 +40,7 @@ class ReadsUnderWay {
   // Nothing that is not stalled is being read for a demand, for a prefetch.
   bool NoDemand() const { return demand_reads_ == 0; }
   bool NoPrefetch() const { return prefetch_reads_ == 0; }
+  size_t restores() const { return restore_reads_; }
   size_t count() const { return reads_.size() + stalled_.size(); }
   size_t stalled() const { return stalled_.size(); }
   uint64_t demand_bytes() const { return demand_bytes_; }
@@ -62,6 +63,7 @@ class ReadsUnderWay {
   uint64_t demand_bytes_ = 0;
   size_t demand_reads_ = 0;
   size_t prefetch_reads_ = 0;
+  size_t restore_reads_ = 0;
   absl::Duration mean_ = absl::Milliseconds(250);  // of reads, by exponential decay
 };
 

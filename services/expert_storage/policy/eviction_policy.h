@@ -41,6 +41,9 @@ class EvictionPolicy {
   virtual void Removed(int64_t expert) = 0;
   // The resident expert to go next, of a tenant's or, for kAnyTenant, of all; -1: there is none.
   virtual int64_t Victim(int32_t tenant) = 0;
+  // True: a resident expert's next use is expected before the layer of another expert, which is
+  // wished for, is visited next. False also where the policy has no idea of time.
+  virtual bool ExpectedSooner(int64_t, int64_t) { return false; }
   // All residents, the victim last. Takes time as a sort does.
   virtual std::vector<int64_t> MostWantedFirst() = 0;
   // What it has learned about experts, for a policy of the same kind over the same model to go on

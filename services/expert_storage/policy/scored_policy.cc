@@ -25,6 +25,15 @@ int64_t ScoredPolicy::Victim(int32_t tenant) {
   return residents_.Best(tenant, now_, step(), [this](int64_t expert) { return Score(expert); });
 }
 
+bool ScoredPolicy::ExpectedSooner(int64_t resident, int64_t wished) {
+  if (step() == 0.0) return false;
+  BeforeScores();
+  const auto distance = [this](int64_t expert) {
+    return static_cast<double>(layers_->Distance(now_, layers_->LayerOf(expert)));
+  };
+  return Score(resident) + distance(resident) < distance(wished);
+}
+
 std::vector<int64_t> ScoredPolicy::MostWantedFirst() {
   BeforeScores();
   std::vector<std::pair<double, int64_t>> scored;

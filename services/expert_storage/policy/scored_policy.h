@@ -25,6 +25,7 @@ class ScoredPolicy : public EvictionPolicy {
   void Skipped(int64_t expert) final { residents_.Skip(expert); }
   void Removed(int64_t expert) final { residents_.Remove(expert); }
   int64_t Victim(int32_t tenant) final;
+  bool ExpectedSooner(int64_t resident, int64_t wished) final;
   std::vector<int64_t> MostWantedFirst() final;
   void ClientGone(uint64_t client) final;
   uint64_t bookkeeping_bytes() const override {
@@ -41,6 +42,7 @@ class ScoredPolicy : public EvictionPolicy {
   // The higher, the sooner it goes; step() is added for each layer until the expert's is visited.
   // It changes only with a demand in the expert's layer, or where residents() is told.
   virtual double Score(int64_t expert) const = 0;
+  // 1: scores are times to the next use, in layers. 0: they are not.
   virtual double step() const { return 0.0; }
   virtual void OnClientGone(uint64_t) {}
 

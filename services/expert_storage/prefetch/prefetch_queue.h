@@ -11,6 +11,8 @@ namespace odmoe {
 struct PrefetchWish {
   int64_t expert = 0;
   uint64_t client = 0;
+  uint64_t pass = 0;   // the client's pass over the layers that it is meant for: once that is over,
+                       // as when a token is finished, the wish is late
   uint64_t clock = 0;  // the store's demand clock when it was wished: a later demand of the same
                        // client for the expert's layer makes the wish late
 };
@@ -26,6 +28,7 @@ class PrefetchQueue {
   // Drops a client's wishes; how many.
   size_t Cancel(uint64_t client);
   bool empty() const { return wishes_.empty(); }
+  size_t size() const { return wishes_.size(); }
 
  private:
   const size_t capacity_;

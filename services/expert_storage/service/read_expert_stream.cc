@@ -36,7 +36,7 @@ std::string BytesFieldPrefix(int field_number, uint64_t size) {
 struct ReadExpertStream::Pin {
   Pin(std::shared_ptr<HostedModel> model, uint32_t slot) : model(std::move(model)), slot(slot) {}
   ~Pin() {
-    PinPage page = model->store->local_client()->page;
+    PinPage page = model->store->stream_client()->page;
     page.Unpin(slot);
   }
   Pin(const Pin&) = delete;
@@ -94,7 +94,7 @@ absl::Status ReadExpertStream::Begin(grpc::ByteBuffer raw) {
     offset_ = static_cast<uint64_t>(request.offset_bytes());
   }
   Demand demand;
-  demand.client = store.local_client();
+  demand.client = store.stream_client();
   demand.experts = {index};
   demand.deadline = deadline_;
   demand.owner = this;

@@ -37,7 +37,7 @@ class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>
   void OnDone() override { self_.reset(); }
 
  private:
-  // A pin of the store's local client, dropped at destruction.
+  // A pin of the store's client for streams, dropped at destruction.
   struct Pin;
 
   ReadExpertStream(grpc::CallbackServerContext* context, StoreHost& models, absl::Time deadline,

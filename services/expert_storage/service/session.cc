@@ -134,8 +134,10 @@ absl::Status Session::Attach(const v1::AttachRequest& request) {
   if (client_ != nullptr) return InvalidField("attach", "this session is attached already");
   ODMOE_RETURN_IF_ERROR(CheckName("attach.model", request.model()));
   ODMOE_RETURN_IF_ERROR(CheckName("attach.client_name", request.client_name()));
+  ODMOE_RETURN_IF_ERROR(CheckName("attach.tenant", request.tenant()));
   ODMOE_ASSIGN_OR_RETURN(auto attached,
-                         context_.models.Attach(request.model(), request.client_name()));
+                         context_.models.Attach(request.model(), request.client_name(),
+                                                request.tenant()));
   {
     absl::MutexLock lock(&mutex_);
     model_ = std::move(attached.model);
@@ -159,6 +161,7 @@ absl::Status Session::Attach(const v1::AttachRequest& request) {
   reply.set_arena_bytes(static_cast<int64_t>(store.arena().bytes()));
   reply.set_table_bytes(static_cast<int64_t>(store.table_region().bytes().size()));
   reply.set_pin_page_bytes(static_cast<int64_t>(client_->region->bytes().size()));
+  reply.set_max_batch(static_cast<int64_t>(store.MaxBatchOf(client_->tenant)));
   Send(std::move(response));
   return absl::OkStatus();
 }
@@ -230,6 +233,7 @@ void Session::Deliver(int64_t request_id, int64_t expert, absl::StatusOr<uint32_
 void Session::Send(Response response) {
   absl::MutexLock lock(&mutex_);
   if (ended_) return;
+  if (response.has_outcome()) client_->undelivered.fetch_add(1, std::memory_order_relaxed);
   outgoing_.push_back(std::move(response));
   if (!writing_) WriteNext();
 }
@@ -244,7 +248,10 @@ void Session::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    if (outgoing_.front().has_outcome()) --unanswered_;
+    if (outgoing_.front().has_outcome()) {
+      --unanswered_;
+      client_->undelivered.fetch_sub(1, std::memory_order_relaxed);
+    }
     outgoing_.pop_front();
     if (ended_) {
       FinishIfQuiet();

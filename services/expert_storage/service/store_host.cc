@@ -82,11 +82,16 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
   options.prefetch = options_.prefetch;
   options.policy = options_.policy;
   options.use_memfd = true;
+  options.tenants = options_.tenants;
   auto store = OpenExpertStore(options, &model->source);
   absl::MutexLock lock(&mutex_);
   opening_ = false;
   ODMOE_RETURN_IF_ERROR(store.status());
   model->store = *std::move(store);
+  if (!options_.restart.directory.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(
+        model->restart, WarmRestart::Start(*model->store, PosixFileSystem(), options_.restart));
+  }
   model->opened = absl::Now();
   model_ = model;
   return model;
@@ -129,12 +134,13 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::FindLocked(absl::string_
 }
 
 absl::StatusOr<StoreHost::Attached> StoreHost::Attach(absl::string_view name,
-                                                      std::string client_name) {
+                                                      std::string client_name,
+                                                      absl::string_view tenant) {
   // Under the lock, so that Close sees the session or the session does not see the model.
   absl::ReaderMutexLock lock(&mutex_);
   Attached attached;
   ODMOE_ASSIGN_OR_RETURN(attached.model, FindLocked(name));
-  ODMOE_ASSIGN_OR_RETURN(attached.client, attached.model->store->AttachClient(client_name));
+  ODMOE_ASSIGN_OR_RETURN(attached.client, attached.model->store->AttachClient(client_name, tenant));
   return attached;
 }
 

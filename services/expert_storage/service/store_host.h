@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "services/expert_storage/open_expert_store.h"
+#include "services/expert_storage/restart/warm_restart.h"
 
 namespace odmoe {
 
@@ -24,6 +25,7 @@ struct HostedModel {
   SourceKind source = SourceKind::kAuto;  // in use
   absl::Time opened;
   std::unique_ptr<CachingExpertStore> store;
+  std::unique_ptr<WarmRestart> restart;  // null: nothing is kept; after the store, which it uses
 };
 
 // Opens and closes models below the allowed roots, one at a time. Thread-safe.
@@ -33,6 +35,8 @@ class StoreHost {
     std::vector<std::string> roots;  // folders that clients may open models in; none: nothing
     bool prefetch = true;
     PolicyKind policy = PolicyKind::kDefault;
+    TenantTable tenants;         // of every model
+    WarmRestart::Options restart;  // no directory: working sets are not kept over restarts
   };
   explicit StoreHost(Options options) : options_(std::move(options)) {}
 
@@ -55,7 +59,8 @@ class StoreHost {
     std::shared_ptr<HostedModel> model;
     std::shared_ptr<StoreClient> client;
   };
-  absl::StatusOr<Attached> Attach(absl::string_view name, std::string client_name);
+  absl::StatusOr<Attached> Attach(absl::string_view name, std::string client_name,
+                                  absl::string_view tenant = "");
   std::vector<std::shared_ptr<HostedModel>> List() const;
 
  private:

@@ -79,6 +79,38 @@ class SessionTest : public ::testing::Test {
   std::unique_ptr<grpc::ClientReaderWriter<v1::SessionRequest, v1::SessionResponse>> stream_;
 };
 
+// As an inference service that is started again.
+TEST_F(SessionTest, AClientThatComesAnewFindsWhatItLeft) {
+  const std::vector<ExpertId> ids = {{0, 1}, {0, 2}, {1, 3}, {1, 4}};
+  for (const size_t hits : {size_t{0}, ids.size()}) {
+    const auto store = ConnectSharedMemoryStore(server_.endpoint, "model");
+    ASSERT_TRUE(store.ok()) << store.status();
+    const auto batch = (*store)->Acquire(ids, absl::Now() + absl::Minutes(1)).value();
+    EXPECT_EQ(batch->hits(), hits);
+    for (size_t i = 0; i < ids.size(); ++i) EXPECT_TRUE(batch->Wait(i).ok());
+  }
+  EXPECT_EQ(faults_->reads(), ids.size());
+}
+
+TEST_F(SessionTest, AReadThatHangsIsAnsweredAtItsTimeoutAndOthersAtOnce) {
+  faults_->Hang({0, 1});
+  EXPECT_EQ(Attach().max_batch(), 4);
+  v1::SessionRequest request;
+  request.mutable_acquire()->set_request_id(1);
+  request.mutable_acquire()->mutable_timeout()->set_nanos(100'000'000);
+  request.mutable_acquire()->add_experts()->set_expert(1);
+  ASSERT_TRUE(stream_->Write(request));
+  ASSERT_TRUE(Acquire(2, 0, 2));
+  v1::SessionResponse response;
+  ASSERT_TRUE(stream_->Read(&response));
+  EXPECT_EQ(response.outcome().request_id(), 2);
+  EXPECT_EQ(response.outcome().code(), 0);
+  ASSERT_TRUE(stream_->Read(&response));
+  EXPECT_EQ(response.outcome().request_id(), 1);
+  EXPECT_EQ(response.outcome().code(), static_cast<int>(absl::StatusCode::kDeadlineExceeded));
+  faults_->Release();
+}
+
 TEST_F(SessionTest, AttachSaysWhatToMapAndAcquirePinsIt) {
   const v1::AttachResponse attached = Attach();
   const auto fetched = FetchDescriptors(attached.socket_path(), attached.token(), 2);
@@ -170,6 +202,10 @@ std::vector<BadMessage> BadMessages() {
       {"LongModelName", false,
        with(attach, [](auto& r) { r.mutable_attach()->set_model(std::string(200, 'x')); }),
        grpc::StatusCode::INVALID_ARGUMENT});
+  bad.push_back(
+      {"LongTenant", false,
+       with(attach, [](auto& r) { r.mutable_attach()->set_tenant(std::string(200, 'x')); }),
+       grpc::StatusCode::INVALID_ARGUMENT});
   bad.push_back({"LongClientName", false, with(attach, [](auto& r) {
                    r.mutable_attach()->set_client_name(std::string(200, 'x'));
                  }),
@@ -228,7 +264,9 @@ TEST_F(SessionTest, AClientThatReadsNothingIsHeldUpNotTheStore) {
   for (int round = 0; round < 50; ++round) {
     const auto store = ConnectSharedMemoryStore(server_.endpoint, "model");
     EXPECT_TRUE(store.ok()) << store.status();
-    if (store.ok()) EXPECT_TRUE((*store)->Stats().ok());
+    if (store.ok()) {
+      EXPECT_TRUE((*store)->Stats().ok());
+    }
   }
   context_.TryCancel();
   writer.join();
