@@ -123,6 +123,7 @@ absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
   options.prefetch = !flags.no_prefetch;
   options.use_memfd = true;
+  ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
   ODMOE_ASSIGN_OR_RETURN(options.budget, ParseBudget(flags.budget));
   ODMOE_ASSIGN_OR_RETURN(const auto admin,
                          ExpertStorageAdmin::Connect(flags.remote, absl::Seconds(10)));

@@ -6,12 +6,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "clients/cpp/remote_expert_executor.h"
 #include "clients/cpp/remote_expert_source.h"
 #include "clients/cpp/shared_memory_expert_store.h"
 #include "grpcpp/impl/service_type.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/experts/no_expert_store.h"
 #include "services/core/formats/model_directory.h"
+#include "services/core/formats/model_path.h"
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/open_expert_store.h"
@@ -28,6 +30,8 @@ struct Flags {
   std::string expert_store;
   std::string tenant;
   std::string remote_expert_store;
+  std::string remote_experts;
+  std::string remote_mode = "auto";
   std::string expert_budget = "auto";
   std::vector<std::string> roots;
   std::string model;
@@ -43,23 +47,39 @@ constexpr int kMaxRunning = 32;
 
 absl::StatusOr<std::shared_ptr<odmoe::ExpertStore>> OpenExperts(const Flags& flags,
                                                                const std::string& path) {
-  const std::string name = std::filesystem::path(path).filename();
+  const std::string name = odmoe::ModelNameOf(path);
   if (!flags.expert_store.empty()) {
     return odmoe::ConnectSharedMemoryStore(flags.expert_store, name, flags.tenant);
   }
-  if (flags.remote_expert_store.empty()) {
+  const std::string& remote =
+      flags.remote_experts.empty() ? flags.remote_expert_store : flags.remote_experts;
+  if (remote.empty()) {
     return absl::FailedPreconditionError(
-        "the model has experts, and this service was started without --expert-store or "
-        "--remote-expert-store");
+        "the model has experts, and this service was started without --expert-store, "
+        "--remote-expert-store or --remote-experts");
   }
   odmoe::OpenStoreOptions store;
   store.model_directory = path;
   store.prefetch = !flags.no_prefetch;
   ODMOE_ASSIGN_OR_RETURN(store.budget, odmoe::ParseBudget(flags.expert_budget));
-  ODMOE_ASSIGN_OR_RETURN(auto source,
-                         odmoe::ConnectRemoteSource(flags.remote_expert_store, name));
+  ODMOE_ASSIGN_OR_RETURN(auto source, odmoe::ConnectRemoteSource(remote, name));
   ODMOE_ASSIGN_OR_RETURN(const uint64_t demand, odmoe::ReadDemand(path));
   return odmoe::MakeExpertStore(std::move(source), store, demand);
+}
+
+absl::Status ConnectSecondHost(const Flags& flags, odmoe::LocalModelOptions& options) {
+  if (flags.remote_experts.empty() || options.experts->catalog().expert_count() == 0) {
+    return absl::OkStatus();
+  }
+  std::string warning;
+  ODMOE_ASSIGN_OR_RETURN(options.remote_mode, odmoe::ParseRemoteMode(flags.remote_mode));
+  ODMOE_ASSIGN_OR_RETURN(
+      options.remote_experts,
+      odmoe::ConnectRemoteExecutor(flags.remote_experts,
+                                   odmoe::ModelNameOf(options.model_directory),
+                                   options.remote_mode, warning));
+  if (!warning.empty()) spdlog::warn("{}", warning);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<odmoe::LanguageModel>> OpenModel(const Flags& flags,
@@ -81,10 +101,21 @@ absl::StatusOr<std::unique_ptr<odmoe::LanguageModel>> OpenModel(const Flags& fla
   options.context_length = context_length;
   options.prefetch = !flags.no_prefetch;
   options.max_waiting = flags.max_waiting;
+  ODMOE_RETURN_IF_ERROR(ConnectSecondHost(flags, options));
   return odmoe::OpenLocalLanguageModel(std::move(options));
 }
 
+absl::Status CheckFlags(const Flags& flags) {
+  const bool own = !flags.remote_expert_store.empty() ||
+                   (!flags.remote_experts.empty() && flags.expert_store.empty());
+  if (own || flags.expert_budget == "auto") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "--expert-budget is for a working set of our own: give it with --remote-expert-store or "
+      "--remote-experts; that of --expert-store is given where the model is opened");
+}
+
 absl::Status Serve(const Flags& flags, odmoe::TerminationSignals& signals) {
+  ODMOE_RETURN_IF_ERROR(CheckFlags(flags));
   odmoe::InferenceServiceOptions options;
   options.open_model = [&flags](const std::string& path, int32_t context_length) {
     return OpenModel(flags, path, context_length);
@@ -126,13 +157,25 @@ void AddOptions(CLI::App& app, Flags& flags) {
   auto* remote = stores->add_option("--remote-expert-store", flags.remote_expert_store,
                                     "one on another host, read through a working set of our own");
   stores->require_option(0, 1);
+  auto* helper =
+      app.add_option("--remote-experts", flags.remote_experts,
+                     "one on another host that helps with experts which are not resident here: a "
+                     "working set of our own, unless --expert-store names one, and what it lacks "
+                     "from there, or computed there");
+  helper->excludes(remote);
+  app.add_option("--remote-mode", flags.remote_mode,
+                 "fetch those experts, execute them there (it needs --compute-threads), or auto: "
+                 "whichever has cost less; the output is the same")
+      ->needs(helper)
+      ->check(CLI::IsMember({"fetch", "execute", "auto"}))
+      ->capture_default_str();
   app.add_option("--expert-budget", flags.expert_budget,
-                 "memory for that working set: 25%, 1.5GiB or auto")
-      ->needs(remote)
+                 "memory for a working set of our own: 25%, 1.5GiB or auto")
       ->capture_default_str();
   app.add_option("--root", flags.roots, "a folder models may lie in; repeatable, at least one")
       ->required();
-  app.add_option("--model", flags.model, "a model directory below a root, to load at the start");
+  app.add_option("--model", flags.model,
+                 "a model directory or GGUF file below a root, to load at the start");
   app.add_option("--context", flags.context_length,
                  "tokens of prompt and continuation, for --model; 0: as trained")
       ->check(CLI::Range(0, 1 << 30))

@@ -43,7 +43,11 @@ TEST(MessagesTest, AGgufFileIsNamedAsOne) {
   const TemporaryDirectory directory;
   WriteFileOrDie(directory / "m.gguf", "GGUF");
   EXPECT_THAT(FailureLine({"score", directory / "m.gguf", "-f", directory / "m.gguf"}, 1),
-              AllOf(HasSubstr("is a GGUF file"), HasSubstr("odmoe convert")));
+              AllOf(HasSubstr("m.gguf"), HasSubstr("ends at")));
+  WriteFileOrDie(directory / "m", "no model");
+  EXPECT_THAT(FailureLine({"score", directory / "m", "-f", directory / "m"}, 1),
+              AllOf(HasSubstr("neither a model directory nor a GGUF file"),
+                    HasSubstr("odmoe convert")));
 }
 
 TEST(MessagesTest, WhatIsNoGgufFileIsRefused) {

@@ -1,10 +1,12 @@
 // The same greedy tokens, whatever carries the experts and however few of them fit.
 #include <signal.h>
 
+#include <filesystem>
 #include <ostream>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "gmock/gmock.h"
@@ -74,6 +76,77 @@ TEST(SameTokensTest, FromARemoteStore) {
       TinyKimi(),
       {"--remote-expert-store", deployment.store().endpoint, "--expert-budget", "25%"});
   EXPECT_GT(result["experts"]["misses"].get<int64_t>(), 0);
+}
+
+// Log-probabilities of a text, to the last bit.
+nlohmann::json Score(const std::string& model, const std::vector<std::string>& flags) {
+  const TemporaryDirectory directory;
+  const std::string text = Reference(kPrompt)["greedy_text"];
+  WriteFileOrDie(directory / "text", text.substr(0, 120));
+  std::vector<std::string> arguments = {"score", model, "-f", directory / "text", "--json"};
+  arguments.insert(arguments.end(), flags.begin(), flags.end());
+  return OdmoeJson(arguments)["logprobs"];
+}
+
+TEST(SameTokensTest, WithTheHelpOfASecondHost) {
+  const TemporaryDirectory directory;
+  const Service far = StartService(
+      "odmoe-expert-storage", {"--listen", "127.0.0.1:0", "--model", TinyKimi(), "--socket-dir",
+                               directory.path(), "--expert-budget", "50%", "--compute-threads",
+                               "2"});
+  const nlohmann::json logprobs = Score(TinyKimi(), {});
+  ASSERT_GT(logprobs.size(), 20u);
+  for (const std::string mode : {"fetch", "execute", "auto"}) {
+    const std::vector<std::string> flags = {"--remote-experts", far.endpoint, "--remote-mode",
+                                            mode, "--expert-budget", "25%"};
+    nlohmann::json result = ExpectReferenceTokens(TinyKimi(), flags);
+    const bool executed = result["experts"]["executed"].get<int64_t>() > 0;
+    EXPECT_EQ(executed, mode != "fetch") << result["experts"];
+    if (mode == "execute") EXPECT_EQ(result["experts"]["misses"], 0);
+    EXPECT_EQ(Score(TinyKimi(), flags), logprobs) << mode;
+  }
+}
+
+TEST(SameTokensTest, FromALocalStoreOfARemoteOnesExperts) {
+  const TemporaryDirectory directory;
+  Deployment deployment("25%");
+  deployment.StartStore();
+  const Service local = StartService(
+      "odmoe-expert-storage", {"--listen", "127.0.0.1:0", "--remote", deployment.store().endpoint,
+                               "--socket-dir", directory.path(), "--expert-budget", "25%"});
+  nlohmann::json result =
+      ExpectReferenceTokens(TinyKimi(), {"--expert-store", local.endpoint});
+  EXPECT_GT(result["experts"]["misses"].get<int64_t>(), 0);
+}
+
+TEST(SameTokensTest, FromAGgufFileInPlace) {
+  const TemporaryDirectory directory;
+  const std::string whole = directory / "tiny.gguf";
+  ASSERT_EQ(Odmoe({"convert", TinyKimiCheckpoint(), "-o", whole, "--outtype", "f32", "--quiet"})
+                .exit.code, 0);
+  ASSERT_EQ(Odmoe({"convert", whole, "-o", directory / "parts.gguf", "--split-max-size", "10M",
+                   "--quiet"}).exit.code, 0);
+  std::string shard;
+  for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+    const std::string name = entry.path().filename();
+    if (absl::StartsWith(name, "parts-00002-of-")) shard = entry.path();
+  }
+  ASSERT_FALSE(shard.empty());
+  const nlohmann::json logprobs = Score(TinyKimi(), {});
+  for (const std::string& model : {whole, shard}) {
+    for (const std::string budget : {"25%", "100%"}) {
+      ExpectReferenceTokens(model, {"--expert-budget", budget});
+    }
+    EXPECT_EQ(Score(model, {"--expert-budget", "25%"}), logprobs) << model;
+  }
+  // The services, by the file's name.
+  const Service store = StartService(
+      "odmoe-expert-storage", {"--listen", "127.0.0.1:0", "--model", whole, "--socket-dir",
+                               directory.path(), "--expert-budget", "25%"});
+  const Service inference =
+      StartService("odmoe-inference", {"--listen", "127.0.0.1:0", "--root", directory.path(),
+                                       "--expert-store", store.endpoint, "--model", whole});
+  ExpectReferenceTokens("tiny", {"--endpoint", inference.endpoint});
 }
 
 TEST(SameTokensTest, ThroughTheInferenceService) {

@@ -111,6 +111,46 @@ TEST(StoreFailureTest, KilledDuringGenerationInTheClientsProcessItFailsCleanly) 
   EXPECT_EQ(exit->signal, 0);
 }
 
+// A second host that computes is killed: its experts are then the local store's to bring.
+TEST(StoreFailureTest, ASecondHostKilledDuringGenerationIsDoneWithout) {
+  const nlohmann::json prompt = Reference("prompt-short")["text"];
+  const TemporaryDirectory directory;
+  Deployment local("25%");
+  local.StartStore();
+  const Service far = StartService(
+      "odmoe-expert-storage", {"--listen", "127.0.0.1:0", "--model", TinyKimi(), "--socket-dir",
+                               directory.path(), "--compute-threads", "1"});
+  const auto client = StartLongGeneration(
+      TinyKimi(), prompt,
+      {"--expert-store", local.store().endpoint, "--remote-experts", far.endpoint,
+       "--remote-mode", "execute"});
+  ASSERT_NE(client, nullptr);
+  far.process->Kill();
+  const auto exit = client->Wait(kPatience);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->code, 0) << client->err();
+  std::string shown = client->out();
+  const std::string expected = Continuation(prompt, shown.size());
+  if (absl::EndsWith(shown, "\n") && !absl::StartsWith(expected, shown)) shown.pop_back();
+  EXPECT_EQ(shown, expected.substr(0, shown.size()));
+}
+
+// Where it was the only source of experts too, the generation fails and says so.
+TEST(StoreFailureTest, ASecondHostKilledThatWasTheOnlySourceFailsTheGeneration) {
+  const nlohmann::json prompt = Reference("prompt-short")["text"];
+  Deployment far("25%");
+  far.StartStore();
+  const auto client = KillStoreAmid(far, [&] {
+    return StartLongGeneration(TinyKimi(), prompt,
+                               {"--remote-experts", far.store().endpoint, "--remote-mode", "fetch",
+                                "--expert-budget", "25%"});
+  });
+  ASSERT_NE(client, nullptr);
+  const auto exit = client->Wait(kPatience);
+  EXPECT_EQ(exit->code, 1) << client->err();
+  EXPECT_EQ(exit->signal, 0);
+}
+
 TEST(StoreFailureTest, AClientKilledDuringGenerationLeavesNoPins) {
   const nlohmann::json prompt = Reference("prompt-short")["text"];
   Deployment deployment("25%");

@@ -60,6 +60,8 @@ Json ToJson(const Output& output) {
                      {"hit_rate", experts.hit_rate()},
                      {"stall_ms", experts.stall_ms},
                      {"bytes_read", experts.bytes_read},
+                     {"executed", experts.executed},
+                     {"executed_bytes", experts.executed_bytes},
                      {"predicted", experts.predicted},
                      {"recall", experts.recall()}};
   json["peak_rss_bytes"] = output.peak_rss_bytes;
@@ -76,6 +78,10 @@ std::string SummaryLine(const Output& output) {
       ShortDuration(absl::Milliseconds(timings.prefill_ms)), 100.0 * experts.hit_rate(),
       experts.hits + experts.misses, FormatBytes(experts.bytes_read),
       ShortDuration(absl::Milliseconds(experts.stall_ms)));
+  if (experts.executed > 0) {
+    line += absl::StrFormat(", %d computed remotely (%s sent and received)", experts.executed,
+                            FormatBytes(experts.executed_bytes));
+  }
   if (experts.predicted > 0) {
     line += absl::StrFormat(", %.1f%% predicted", 100.0 * experts.recall());
   }
@@ -115,6 +121,7 @@ absl::Status Run(Options& options, Console& console) {
   if (options.request.prompt.text.empty()) return UsageError("the prompt is empty; give -p PROMPT");
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
+  if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
   ODMOE_ASSIGN_OR_RETURN(Output output, Generate(*opened.model, options, signals.cancellation(),
                                                  console));
   output.peak_rss_bytes = ModelPeakRssBytes(options.model);
@@ -188,8 +195,10 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
       "Examples:\n"
       "  odmoe generate kimi -p 'It was a dark night, and' -n 64 --temp 0\n"
       "  odmoe generate kimi -p 'Dear' --expert-budget 25% --source direct --json\n"
+      "  odmoe generate kimi-00001-of-00003.gguf -p 'Dear'                   served in place\n"
       "  odmoe generate kimi -p 'Dear' --expert-store 127.0.0.1:9001         shared memory\n"
       "  odmoe generate kimi -p 'Dear' --remote-expert-store 10.0.0.7:9001 --expert-budget 2GiB\n"
+      "  odmoe generate kimi -p 'Dear' --remote-experts 10.0.0.7:9001 --remote-mode auto\n"
       "  odmoe generate kimi -p 'Dear' --endpoint 127.0.0.1:9002             an inference service");
   command->callback([&invocation, options, prompt] {
     options->prompt.has_text = prompt->count() > 0;

@@ -57,6 +57,7 @@ absl::Status Run(const Options& options, Console& console) {
   if (request.prompt.text.empty()) return absl::InvalidArgumentError("the text to score is empty");
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
+  if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
   ODMOE_ASSIGN_OR_RETURN(const ScoreResult result,
                          opened.model->Score(request, {.cancellation = &signals.cancellation()}));
   if (options.output.json) {

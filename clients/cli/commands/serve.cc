@@ -37,6 +37,7 @@ absl::Status Run(const Options& options, Console& console) {
   absl::Notification stop;
   const SignalScope signals([&] { stop.Notify(); });
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
+  if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
   ODMOE_ASSIGN_OR_RETURN(const ModelInfo info, opened.model->Info());
   GatewayOptions gateway_options;
   gateway_options.http.listen = options.listen;

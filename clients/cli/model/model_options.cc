@@ -2,6 +2,7 @@
 
 #include "clients/cli/commands/command.h"
 #include "services/core/experts/budget.h"
+#include "services/core/experts/remote_mode.h"
 #include "services/core/experts/source_kind.h"
 
 namespace odmoe {
@@ -12,7 +13,9 @@ constexpr char kGroup[] = "Model in this process";
 }  // namespace
 
 void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
-  command.add_option("model", options.model, "Model directory")->required()->type_name("MODEL");
+  command.add_option("model", options.model, "Model directory or GGUF file")
+      ->required()
+      ->type_name("MODEL");
   command
       .add_option("--expert-budget", options.expert_budget,
                   "Memory for experts, a hard bound: a share of them, a size, or auto")
@@ -55,6 +58,19 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
                   "Stream experts from a store on any host into a budget here")
       ->type_name("ENDPOINT")
       ->group(kGroup);
+  command
+      .add_option("--remote-experts", options.remote_experts,
+                  "Let a store on another host help with experts that are not resident here; see "
+                  "--remote-mode")
+      ->type_name("ENDPOINT")
+      ->group(kGroup);
+  command
+      .add_option("--remote-mode", options.remote_mode,
+                  "fetch: stream those experts here; execute: have them computed there (the store "
+                  "needs --compute-threads); auto: whichever has cost less. The output is the same")
+      ->type_name("fetch|execute|auto")
+      ->group(kGroup)
+      ->check(CheckedBy(ParseRemoteMode));
 }
 
 void AddModelOptions(CLI::App& command, ModelOptions& options) {

@@ -14,7 +14,7 @@
 namespace odmoe {
 
 struct ModelOptions {
-  std::string model;     // a model directory; with an endpoint the loaded model's name will do
+  std::string model;     // a model directory or GGUF file; with an endpoint the loaded model's name
   std::string endpoint;  // of an inference service; empty: in this process
   // In this process, the experts come from the model directory under a budget, unless one of these
   // names a store that has the model open: on this host by shared memory, or on any by streams into
@@ -22,6 +22,10 @@ struct ModelOptions {
   std::string expert_store;
   std::string tenant;
   std::string remote_expert_store;
+  // A store on a second host, for the experts that are not resident here: streamed from there into
+  // a store of our own, unless --expert-store names one, or computed there.
+  std::string remote_experts;
+  std::string remote_mode = "auto";
   std::string expert_budget = "auto";
   std::string source = "auto";
   bool no_prefetch = false;
@@ -38,6 +42,7 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options);
 struct OpenedModel {
   std::shared_ptr<ExpertStore> experts;
   std::unique_ptr<LanguageModel> model;
+  std::string warning;  // for the user; empty: all is as asked
 };
 
 // Opens the model as the options say. Errors say what to do: convert first, load it in the service,
@@ -46,11 +51,11 @@ struct OpenedModel {
 absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options,
                                       InputObserver* observer = nullptr);
 
-// OK for a complete model directory. NOT_FOUND, INVALID_ARGUMENT: what is there instead, and the
-// command that makes one out of it.
+// OK for a complete model directory and a GGUF file. NOT_FOUND, INVALID_ARGUMENT: what is there
+// instead, and the command that makes one out of it.
 absl::Status CheckModelDirectory(const std::string& path);
 
-// The name requests give a model: the last component of its path.
+// The name requests give a model: ModelNameOf its path, "." and ".." resolved.
 std::string ModelName(const std::string& path);
 
 // Peak resident bytes of the process that runs the model: this one, or the inference service; 0

@@ -1,10 +1,12 @@
 #include <filesystem>
+#include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/model/model_options.h"
+#include "clients/cpp/remote_expert_executor.h"
 #include "clients/cpp/remote_expert_source.h"
 #include "clients/cpp/remote_language_model.h"
 #include "clients/cpp/shared_memory_expert_store.h"
@@ -12,6 +14,7 @@
 #include "services/core/base/status_macros.h"
 #include "services/core/experts/no_expert_store.h"
 #include "services/core/formats/model_directory.h"
+#include "services/core/formats/model_path.h"
 #include "services/expert_storage/open_expert_store.h"
 #include "services/inference/engine/local_language_model.h"
 
@@ -23,10 +26,17 @@ namespace fs = std::filesystem;
 absl::Status CheckFlags(const ModelOptions& options) {
   const bool shared = !options.expert_store.empty();
   const bool remote = !options.remote_expert_store.empty();
-  if (!options.endpoint.empty() && (shared || remote)) {
+  const bool helped = !options.remote_experts.empty();
+  if (!options.endpoint.empty() && (shared || remote || helped)) {
     return UsageError(
         "--endpoint names an inference service, which has its own expert store: leave out "
-        "--expert-store and --remote-expert-store (or unset ODMOE_ENDPOINT)");
+        "--expert-store, --remote-expert-store and --remote-experts (or unset ODMOE_ENDPOINT)");
+  }
+  if (remote && helped) {
+    return UsageError("give --remote-expert-store or --remote-experts, not both");
+  }
+  if (options.remote_mode != "auto" && !helped) {
+    return UsageError("--remote-mode says how to use the store that --remote-experts names");
   }
   if (shared && remote) {
     return UsageError("give --expert-store or --remote-expert-store, not both");
@@ -54,21 +64,34 @@ absl::StatusOr<std::shared_ptr<ExpertStore>> OpenExperts(const ModelOptions& opt
   ODMOE_ASSIGN_OR_RETURN(store.budget, ParseBudget(options.expert_budget));
   ODMOE_ASSIGN_OR_RETURN(store.source, ParseSourceKind(options.source));
   store.prefetch = !options.no_prefetch;
-  if (options.remote_expert_store.empty()) return OpenExpertStore(store);
-  ODMOE_ASSIGN_OR_RETURN(auto source, ConnectRemoteSource(options.remote_expert_store, name));
+  const std::string& remote =
+      options.remote_experts.empty() ? options.remote_expert_store : options.remote_experts;
+  if (remote.empty()) return OpenExpertStore(store);
+  ODMOE_ASSIGN_OR_RETURN(auto source, ConnectRemoteSource(remote, name));
   ODMOE_ASSIGN_OR_RETURN(const uint64_t demand, ReadDemand(options.model));
   return MakeExpertStore(std::move(source), store, demand);
 }
 
-// What a file system error looks like to someone who meant a model.
-absl::Status NotADirectory(const std::string& path) {
-  if (absl::EndsWith(path, ".gguf")) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%s is a GGUF file, and a model directory is needed; make one with: odmoe convert %s -o %s",
-        path, path, path.substr(0, path.size() - 5)));
+// A file that is to be a GGUF model: what it is instead is for its reader to say.
+absl::Status CheckModelFile(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, sizeof(magic));
+  if (absl::string_view(magic, sizeof(magic)) == "GGUF" || absl::EndsWith(path, ".gguf")) {
+    return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      path, " is a file, and a model directory is needed; odmoe convert SRC -o DIR makes one"));
+      path, " is neither a model directory nor a GGUF file; odmoe convert SRC -o DIR makes a model "
+      "directory"));
+}
+
+absl::Status OpenRemoteExecutor(const ModelOptions& options, LocalModelOptions& local,
+                                std::string& warning) {
+  if (options.remote_experts.empty()) return absl::OkStatus();
+  ODMOE_ASSIGN_OR_RETURN(local.remote_mode, ParseRemoteMode(options.remote_mode));
+  ODMOE_ASSIGN_OR_RETURN(local.remote_experts,
+                         ConnectRemoteExecutor(options.remote_experts, ModelName(options.model),
+                                               local.remote_mode, warning));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -81,7 +104,7 @@ std::string ModelName(const std::string& path) {
     const fs::path absolute = fs::canonical(name, error);
     if (!error) name = absolute;
   }
-  return name.filename().string();
+  return ModelNameOf(name.string());
 }
 
 absl::Status CheckModelDirectory(const std::string& path) {
@@ -91,7 +114,7 @@ absl::Status CheckModelDirectory(const std::string& path) {
     return absl::NotFoundError(absl::StrCat(
         "no such model: ", path, "; odmoe convert SRC -o ", path, " makes one from a checkpoint"));
   }
-  if (!fs::is_directory(status)) return NotADirectory(path);
+  if (!fs::is_directory(status)) return CheckModelFile(path);
   const fs::path directory(path);
   if (fs::exists(directory / "experts" / "registry.json", error)) return absl::OkStatus();
   if (fs::exists(directory / "config.json", error)) {
@@ -120,6 +143,10 @@ absl::StatusOr<OpenedModel> OpenModel(const ModelOptions& options, InputObserver
   local.context_length = options.context_length;
   local.prefetch = !options.no_prefetch;
   local.observer = observer;
+  // A dense model has nothing to be helped with.
+  if (opened.experts->catalog().expert_count() > 0) {
+    ODMOE_RETURN_IF_ERROR(OpenRemoteExecutor(options, local, opened.warning));
+  }
   ODMOE_ASSIGN_OR_RETURN(opened.model, OpenLocalLanguageModel(local));
   return opened;
 }
