@@ -49,6 +49,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddJobsCommand(app, invocation);
   AddUploadCommand(app, invocation);
   AddDownloadCommand(app, invocation);
+  AddReplayCommand(app, invocation);
   AddStatsCommand(app, invocation);
 }
 

@@ -125,6 +125,11 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
     layer_of_.insert(layer_of_.end(), catalog().layers()[layer].expert_count,
                      static_cast<int32_t>(layer));
   }
+  if (options.shadow_policies) {
+    absl::MutexLock lock(&mutex_);
+    working_set_.Shadow(std::make_unique<ShadowPolicies>(
+        PolicyLayers::Of(catalog(), options.demand), options.policy, arena_->slot_count()));
+  }
   watch_ = std::thread([this] { Watch(); });
 }
 

@@ -78,6 +78,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
     // Told while the arena is populated, which takes a second for some gigabytes.
     std::function<void(uint64_t bytes, uint64_t of_bytes)> populated;
     PolicyKind policy = PolicyKind::kDefault;
+    bool shadow_policies = false;  // the other policies follow, to tell what they would have hit
     TenantTable tenants;
     absl::Duration stalled_after;  // ReadsUnderWay::Options::stalled_after
   };

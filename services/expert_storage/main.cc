@@ -45,6 +45,7 @@ struct Flags {
   bool tenants_only = false;
   std::string state_dir;
   double state_interval = 10.0;  // seconds
+  bool no_shadow_policies = false;
 };
 
 void Describe(CLI::App& app, Flags& flags) {
@@ -93,6 +94,8 @@ void Describe(CLI::App& app, Flags& flags) {
                  "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
                  "odmoe replay compares them")
       ->capture_default_str();
+  app.add_flag("--no-shadow-policies", flags.no_shadow_policies,
+               "Do not work out what the other policies would have hit");
   app.add_option("--tenant", flags.tenants,
                  "NAME[:cache=25%|SIZE][:disk=WEIGHT]: the most of the expert memory that clients "
                  "of this tenant may take, and their share of the disk against other tenants' "
@@ -123,7 +126,7 @@ absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
   options.prefetch = !flags.no_prefetch;
   options.use_memfd = true;
-  ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
+  options.shadow_policies = !flags.no_shadow_policies;
   ODMOE_ASSIGN_OR_RETURN(options.budget, ParseBudget(flags.budget));
   ODMOE_ASSIGN_OR_RETURN(const auto admin,
                          ExpertStorageAdmin::Connect(flags.remote, absl::Seconds(10)));
@@ -171,6 +174,7 @@ absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
   options.roots = flags.roots;
   options.prefetch = !flags.no_prefetch;
   ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
+  options.shadow_policies = !flags.no_shadow_policies;
   options.restart.directory = flags.state_dir;
   options.restart.period = absl::Seconds(flags.state_interval);
   ODMOE_ASSIGN_OR_RETURN(options.tenants, ReadTenants(flags));

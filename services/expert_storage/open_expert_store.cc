@@ -31,6 +31,7 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
                                        std::min(demand, experts) * slot_bytes));
   store.prefetch = options.prefetch;
   store.policy = options.policy;
+  store.shadow_policies = options.shadow_policies;
   store.shareable = options.use_memfd;
   store.demand = demand;
   store.tenants = options.tenants;

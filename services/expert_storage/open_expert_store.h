@@ -18,6 +18,7 @@ struct OpenStoreOptions {
   bool prefetch = true;
   PolicyKind policy = PolicyKind::kDefault;
   TenantTable tenants;
+  bool shadow_policies = false;
   bool use_memfd = false;  // for other processes to map; else private memory
 };
 

@@ -150,12 +150,25 @@ void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, Arrival 
 
 void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
   policy_->Demanded(client, expert);
+  if (shadows_ != nullptr) {
+    shadows_->SetCapacity(slots_.in_circulation());
+    shadows_->Demanded(client, expert);
+  }
   ExpertState& state = experts_[expert];
   if (state.slot < 0) return;
   state.last_demand = ++demands_;
   if (state.tenant != tenant) state.sharer = static_cast<int16_t>(tenant);
   if (state.prefetched) ++counters_.prefetch_useful;
   state.prefetched = false;
+}
+
+void WorkingSet::ClientGone(uint64_t client) {
+  policy_->ClientGone(client);
+  if (shadows_ != nullptr) shadows_->ClientGone(client);
+}
+
+std::vector<ShadowPolicyHits> WorkingSet::ShadowHits() const {
+  return shadows_ == nullptr ? std::vector<ShadowPolicyHits>() : shadows_->Hits();
 }
 
 uint64_t WorkingSet::CountPinned(absl::Span<const PinPage> pages) const {

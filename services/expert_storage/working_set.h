@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -12,6 +13,7 @@
 #include "services/core/experts/pin_page.h"
 #include "services/core/experts/residency_table.h"
 #include "services/expert_storage/policy/eviction_policy.h"
+#include "services/expert_storage/policy/shadow_policies.h"
 #include "services/expert_storage/slot_table.h"
 
 namespace odmoe {
@@ -84,7 +86,12 @@ class WorkingSet {
   // demanded together before a slot is taken for any of them.
   void Demanded(uint64_t client, int32_t tenant, int64_t expert);
   // The client will demand nothing more.
-  void ClientGone(uint64_t client) { policy_->ClientGone(client); }
+  void ClientGone(uint64_t client);
+
+  // From now on other policies follow what is demanded.
+  void Shadow(std::unique_ptr<ShadowPolicies> shadows) { shadows_ = std::move(shadows); }
+  // What they would have hit; empty where none follows.
+  std::vector<ShadowPolicyHits> ShadowHits() const;
 
   // Most slots at a tenant's charge; kNoQuota: no bound. Below what it has: it evicts its own as it
   // goes on.
@@ -132,6 +139,7 @@ class WorkingSet {
 
   ResidencyTableWriter table_;
   std::unique_ptr<EvictionPolicy> policy_;
+  std::unique_ptr<ShadowPolicies> shadows_;  // may be null
   std::vector<ExpertState> experts_;
   SlotTable slots_;
   std::vector<Charge> charges_;  // by tenant

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "clients/cli/exit_code.h"
+#include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/io/file.h"
 
 namespace odmoe {
 namespace {
@@ -24,6 +26,12 @@ CLI::Option* AddEndpointOption(CLI::App& command, std::string& endpoint, const s
   return command.add_option("--endpoint", endpoint, help)
       ->type_name("HOST:PORT|unix:PATH")
       ->envname("ODMOE_ENDPOINT");
+}
+
+absl::Status WriteTextFile(const std::string& path, absl::string_view text) {
+  ODMOE_ASSIGN_OR_RETURN(auto file, AtomicFile::Create(PosixFileSystem(), path));
+  ODMOE_RETURN_IF_ERROR(file->file().Append(text));
+  return file->Commit();
 }
 
 std::string AbsolutePath(const std::string& path) {

@@ -37,6 +37,9 @@ struct TextOptions {
 // INVALID_ARGUMENT: both a text and a file, or more than 256 MiB. NOT_FOUND: no such file.
 absl::StatusOr<std::string> ReadText(const TextOptions& options, Console& console);
 
+// Writes a file that nobody sees before it is complete.
+absl::Status WriteTextFile(const std::string& path, absl::string_view text);
+
 // `path` as a service must be told it, which has no idea of our working directory.
 std::string AbsolutePath(const std::string& path);
 

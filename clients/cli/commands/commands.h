@@ -27,6 +27,7 @@ void AddLoadCommand(CLI::App& app, Invocation& invocation);
 void AddJobsCommand(CLI::App& app, Invocation& invocation);
 void AddUploadCommand(CLI::App& app, Invocation& invocation);
 void AddDownloadCommand(CLI::App& app, Invocation& invocation);
+void AddReplayCommand(CLI::App& app, Invocation& invocation);
 void AddStatsCommand(CLI::App& app, Invocation& invocation);
 
 }  // namespace odmoe

@@ -103,12 +103,6 @@ absl::StatusOr<TextReport> RunText(const Options& options, const Cancellation& c
                       });
 }
 
-absl::Status WriteFile(const std::string& path, absl::string_view text) {
-  ODMOE_ASSIGN_OR_RETURN(auto file, AtomicFile::Create(PosixFileSystem(), path));
-  ODMOE_RETURN_IF_ERROR(file->file().Append(text));
-  return file->Commit();
-}
-
 absl::StatusOr<Results> Evaluate(const Options& options, Console& console) {
   const SignalScope signals;
   ProgressDisplay display(console, options.output.quiet);
@@ -142,7 +136,7 @@ absl::Status Run(const Options& options, Console& console) {
                      : absl::StrCat(options.model.model, " against ", options.base);
     if (results.tensors) plot.tensors = &*results.tensors;
     if (results.text && results.text->divergence) plot.divergence = &*results.text->divergence;
-    ODMOE_RETURN_IF_ERROR(WriteFile(options.svg, PlotSvg(plot)));
+    ODMOE_RETURN_IF_ERROR(WriteTextFile(options.svg, PlotSvg(plot)));
   }
   if (options.output.json) {
     Json json;

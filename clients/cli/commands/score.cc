@@ -1,4 +1,5 @@
 // odmoe score MODEL -f FILE
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -7,9 +8,11 @@
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/console/signals.h"
+#include "clients/cli/exit_code.h"
 #include "clients/cli/json_output.h"
 #include "clients/cli/model/model_options.h"
 #include "services/core/base/status_macros.h"
+#include "services/expert_storage/replay/route_trace.h"
 
 namespace odmoe {
 namespace {
@@ -19,6 +22,7 @@ struct Options {
   TextOptions text;
   bool special = false;
   bool experts = false;
+  std::string trace;
   OutputOptions output;
 };
 
@@ -49,17 +53,58 @@ void Print(const ScoreResult& result, Console& console) {
   }
 }
 
+// The routing of a text's tokens as they would be routed were they decoded one by one. Layers are
+// numbered among those with experts.
+RouteTrace TraceOf(const ScoreResult& result, const ExpertCatalog& catalog,
+                   const std::string& model) {
+  RouteTrace trace;
+  trace.model = model;
+  trace.layer_count = static_cast<int32_t>(catalog.layers().size());
+  trace.expert_bytes = catalog.max_expert_bytes();
+  trace.tokens.resize(result.tokens.size());
+  for (RouteTrace::Token& token : trace.tokens) token.experts.resize(catalog.layers().size());
+  for (size_t layer = 0; layer < catalog.layers().size(); ++layer) {
+    trace.expert_count = std::max(trace.expert_count, catalog.layers()[layer].expert_count);
+    const auto found = result.experts.find(catalog.layers()[layer].layer);
+    if (found == result.experts.end()) continue;
+    const size_t tokens = std::min(found->second.size(), trace.tokens.size());
+    for (size_t token = 0; token < tokens; ++token) {
+      const std::vector<int32_t>& experts = found->second[token];
+      trace.top_k = std::max(trace.top_k, static_cast<int32_t>(experts.size()));
+      trace.tokens[token].experts[layer] = experts;
+    }
+  }
+  return trace;
+}
+
+absl::Status WriteTrace(const Options& options, const ScoreResult& result,
+                        const ExpertStore& experts) {
+  if (experts.catalog().expert_count() == 0) {
+    return absl::InvalidArgumentError("a model without routed experts has no routing to record");
+  }
+  return WriteTextFile(options.trace, FormatRouteTrace(TraceOf(result, experts.catalog(),
+                                                               ModelName(options.model.model))));
+}
+
 absl::Status Run(const Options& options, Console& console) {
+  if (!options.trace.empty() && !options.model.endpoint.empty()) {
+    return UsageError("--trace records a model in this process: leave out --endpoint (or unset "
+                      "ODMOE_ENDPOINT)");
+  }
   ScoreRequest request;
   ODMOE_ASSIGN_OR_RETURN(request.prompt.text, ReadText(options.text, console));
   request.prompt.tokenize = {.add_special = options.special, .parse_special = options.special};
-  request.experts = options.experts;
+  request.experts = options.experts || !options.trace.empty();
   if (request.prompt.text.empty()) return absl::InvalidArgumentError("the text to score is empty");
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
   if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
-  ODMOE_ASSIGN_OR_RETURN(const ScoreResult result,
+  ODMOE_ASSIGN_OR_RETURN(ScoreResult result,
                          opened.model->Score(request, {.cancellation = &signals.cancellation()}));
+  if (!options.trace.empty()) {
+    ODMOE_RETURN_IF_ERROR(WriteTrace(options, result, *opened.experts));
+    if (!options.experts) result.experts.clear();
+  }
   if (options.output.json) {
     console.OutLine(DumpJson(ToJson(result)));
   } else {
@@ -81,6 +126,10 @@ void AddScoreCommand(CLI::App& app, Invocation& invocation) {
       ->type_name("FILE");
   command->add_flag("--experts", options->experts,
                     "Report the experts chosen at each layer for each token");
+  command
+      ->add_option("--trace", options->trace,
+                   "Record the experts chosen, as JSON lines for odmoe replay")
+      ->type_name("FILE");
   command->add_flag(
       "--special", options->special,
       "Add the model's BOS and EOS, and recognize special tokens in the text; without "
@@ -89,6 +138,7 @@ void AddScoreCommand(CLI::App& app, Invocation& invocation) {
   command->footer(
       "Examples:\n"
       "  odmoe score kimi -f chapter.txt\n"
+      "  odmoe score kimi -f chapter.txt --trace chapter.jsonl\n"
       "  odmoe score kimi -f chapter.txt --experts --json\n"
       "      "
       "{\"tokens\":[..],\"logprobs\":[null,..],\"perplexity\":x,\"experts\":{\"1\":[[3,7],..]}}");

@@ -4,6 +4,7 @@
 #include "services/core/experts/budget.h"
 #include "services/core/experts/remote_mode.h"
 #include "services/core/experts/source_kind.h"
+#include "services/expert_storage/policy/make_policy.h"
 
 namespace odmoe {
 namespace {
@@ -28,6 +29,12 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
       ->type_name("auto|direct|mmap")
       ->group(kGroup)
       ->check(CheckedBy(ParseSourceKind));
+  command
+      .add_option("--policy", options.policy,
+                  "Which expert to evict; odmoe replay compares the policies")
+      ->type_name("default|lru|lfu|lfru|next-use")
+      ->group(kGroup)
+      ->check(CheckedBy(ParseEvictionPolicy));
   command.add_flag("--no-prefetch", options.no_prefetch, "Do not predict and prefetch experts")
       ->group(kGroup);
   command.add_option("--threads", options.threads, "Compute threads; 0: as many as there are CPUs")

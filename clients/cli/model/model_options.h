@@ -29,6 +29,7 @@ struct ModelOptions {
   std::string expert_budget = "auto";
   std::string source = "auto";
   bool no_prefetch = false;
+  std::string policy = "default";
   int threads = 0;         // 0: as many as the process may run on
   int context_length = 0;  // 0: the model's
 };

@@ -64,6 +64,7 @@ absl::StatusOr<std::shared_ptr<ExpertStore>> OpenExperts(const ModelOptions& opt
   ODMOE_ASSIGN_OR_RETURN(store.budget, ParseBudget(options.expert_budget));
   ODMOE_ASSIGN_OR_RETURN(store.source, ParseSourceKind(options.source));
   store.prefetch = !options.no_prefetch;
+  ODMOE_ASSIGN_OR_RETURN(store.policy, ParseEvictionPolicy(options.policy));
   const std::string& remote =
       options.remote_experts.empty() ? options.remote_expert_store : options.remote_experts;
   if (remote.empty()) return OpenExpertStore(store);

@@ -148,6 +148,13 @@ telemetry_v1::StoreTelemetry ToProto(const StoreTelemetry& telemetry) {
     out.set_misses(SignedOf(layer.misses));
   }
   FillUsers(telemetry, proto);
+  proto.set_policy(telemetry.policy);
+  for (const ShadowPolicyHits& shadow : telemetry.shadow_policies) {
+    telemetry_v1::ShadowPolicyHits& out = *proto.add_shadow_policies();
+    out.set_policy(shadow.policy);
+    out.set_demands(SignedOf(shadow.demands));
+    out.set_hits(SignedOf(shadow.hits));
+  }
   for (const ExpertHeat& heat : telemetry.experts) {
     proto.add_expert_heat(SignedOf(2 * heat.demands + (heat.resident ? 1 : 0)));
   }
@@ -170,6 +177,11 @@ StoreTelemetry FromProto(const telemetry_v1::StoreTelemetry& proto) {
                                 UnsignedOf(layer.misses())});
   }
   FillUsers(proto, telemetry);
+  telemetry.policy = proto.policy();
+  for (const telemetry_v1::ShadowPolicyHits& shadow : proto.shadow_policies()) {
+    telemetry.shadow_policies.push_back(
+        {shadow.policy(), UnsignedOf(shadow.demands()), UnsignedOf(shadow.hits())});
+  }
   for (const int64_t heat : proto.expert_heat()) {
     telemetry.experts.push_back({UnsignedOf(heat) / 2, UnsignedOf(heat) % 2 == 1});
   }

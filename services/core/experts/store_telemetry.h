@@ -84,6 +84,15 @@ struct ExpertHeat {
   friend bool operator==(const ExpertHeat&, const ExpertHeat&) = default;
 };
 
+// What another eviction policy would have hit, had it been in use.
+struct ShadowPolicyHits {
+  std::string policy;
+  uint64_t demands = 0;  // followed so far
+  uint64_t hits = 0;     // of those
+
+  friend bool operator==(const ShadowPolicyHits&, const ShadowPolicyHits&) = default;
+};
+
 struct StoreTelemetry {
   std::array<ReadTelemetry, kReadCauses> reads;  // by CauseIndex
   uint64_t remote_bytes = 0;  // sent to other hosts by ReadExpert
@@ -103,6 +112,8 @@ struct StoreTelemetry {
   std::vector<LayerTelemetry> layers;    // as in the catalog
   std::vector<ClientTelemetry> clients;  // attached now
   std::vector<TenantTelemetry> tenants;
+  std::string policy;                    // in use
+  std::vector<ShadowPolicyHits> shadow_policies;  // the others; empty: switched off
   std::vector<ExpertHeat> experts;       // by catalog index; empty unless asked for
 };
 

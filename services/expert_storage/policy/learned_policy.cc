@@ -202,7 +202,8 @@ void LearnedPolicy::Look(const Client& client) {
   uint64_t at_work = 0;
   const uint64_t recently = 4 * static_cast<uint64_t>(layers().layer_count()) * clients_.size();
   for (const auto& [id, other] : clients_) at_work += other->last_visit + recently > visits_;
-  const float share = 1.0f / static_cast<float>(std::max<uint64_t>(1, at_work));
+  // A client looks at a layer kLooked times a token.
+  const float share = at_work <= 1 ? 1.0f : 1.0f / static_cast<float>(kLooked * at_work);
   const int32_t looked = std::min(kLooked, layers().layer_count());
   for (int32_t i = 0; i < looked; ++i) {
     const int32_t layer = (client.layer + i) % layers().layer_count();

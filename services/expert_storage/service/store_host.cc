@@ -81,6 +81,7 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
   options.source = source;
   options.prefetch = options_.prefetch;
   options.policy = options_.policy;
+  options.shadow_policies = options_.shadow_policies;
   options.use_memfd = true;
   options.tenants = options_.tenants;
   auto store = OpenExpertStore(options, &model->source);

@@ -37,6 +37,7 @@ class StoreHost {
     PolicyKind policy = PolicyKind::kDefault;
     TenantTable tenants;         // of every model
     WarmRestart::Options restart;  // no directory: working sets are not kept over restarts
+    bool shadow_policies = true;
   };
   explicit StoreHost(Options options) : options_(std::move(options)) {}
 

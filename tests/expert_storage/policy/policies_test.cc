@@ -12,6 +12,7 @@
 #include "services/expert_storage/policy/lru_policy.h"
 #include "services/expert_storage/policy/make_policy.h"
 #include "services/expert_storage/policy/routing_history.h"
+#include "services/expert_storage/policy/shadow_policies.h"
 #include "services/expert_storage/working_set.h"
 
 namespace odmoe {
@@ -313,6 +314,34 @@ TEST_P(PoliciesTest, ResidentsAreRankedAndWhatIsRestoredComesLast) {
   EXPECT_EQ(other->RestoreState(policy->SaveState()), GetParam() == PolicyKind::kLru);
   state.assign(policy->SaveState().size(), '\xff');
   EXPECT_EQ(heir->RestoreState(state), state.empty());
+}
+
+// 3 experts of 4 in turn, in a cache of 2: LRU never hits, who counts does.
+TEST(ShadowPoliciesTest, TellWhatOthersWouldHaveHit) {
+  const auto layers = Layers({4}, 1);
+  ShadowPolicies shadows(layers, PolicyKind::kDefault, 2);
+  EXPECT_EQ(shadows.Hits().size(), AllPolicyKinds().size() - 1);
+  for (int i = 0; i < 60; ++i) shadows.Demanded(kClient, i % 3);
+  shadows.ClientGone(kClient);
+  for (const ShadowPolicyHits& hits : shadows.Hits()) {
+    EXPECT_EQ(hits.demands, 60u) << hits.policy;
+    if (hits.policy == "lru") {
+      EXPECT_EQ(hits.hits, 0u);
+    } else if (hits.policy == "lfu") {
+      EXPECT_GT(hits.hits, 10u);
+    }
+  }
+  // With room for all of them everybody hits.
+  shadows.SetCapacity(4);
+  for (int i = 0; i < 60; ++i) shadows.Demanded(kClient + 1, i % 3);
+  shadows.SetCapacity(1);
+  for (int i = 0; i < 6; ++i) shadows.Demanded(kClient + 1, i % 2);
+  shadows.ClientGone(kClient + 1);
+  for (const ShadowPolicyHits& hits : shadows.Hits()) {
+    EXPECT_EQ(hits.demands, 126u);
+    EXPECT_GE(hits.hits, 57u) << hits.policy;
+    EXPECT_LE(hits.hits, 57u + 40u + 6u) << hits.policy;
+  }
 }
 
 }  // namespace
