@@ -58,15 +58,26 @@ class Admin final : public ExpertStorageAdmin {
     return Call(&v1::ExpertStorageService::Stub::CloseModel, request, response);
   }
 
+  absl::StatusOr<std::vector<RemoteModel>> ResizeBudget(const std::string& model,
+                                                        const Budget& budget,
+                                                        absl::Duration timeout) override {
+    v1::ResizeBudgetRequest request;
+    request.set_model(model);
+    return Resize(std::move(request), budget, timeout);
+  }
+
+  absl::StatusOr<std::vector<RemoteModel>> ResizeTotalBudget(const Budget& budget,
+                                                             absl::Duration timeout) override {
+    v1::ResizeBudgetRequest request;
+    request.set_total(true);
+    return Resize(std::move(request), budget, timeout);
+  }
+
   absl::StatusOr<std::vector<RemoteModel>> ListModels() override {
     v1::ListModelsResponse response;
     ODMOE_RETURN_IF_ERROR(
         Call(&v1::ExpertStorageService::Stub::ListModels, v1::ListModelsRequest(), response));
-    std::vector<RemoteModel> models;
-    for (const v1::OpenedModel& proto : response.models()) {
-      ODMOE_ASSIGN_OR_RETURN(models.emplace_back(), FromProto(proto));
-    }
-    return models;
+    return Models(response.models());
   }
 
   absl::StatusOr<Description> DescribeModel(const std::string& model) override {
@@ -103,6 +114,24 @@ class Admin final : public ExpertStorageAdmin {
   }
 
  private:
+  static absl::StatusOr<std::vector<RemoteModel>> Models(
+      const google::protobuf::RepeatedPtrField<v1::OpenedModel>& protos) {
+    std::vector<RemoteModel> models;
+    for (const v1::OpenedModel& proto : protos) {
+      ODMOE_ASSIGN_OR_RETURN(models.emplace_back(), FromProto(proto));
+    }
+    return models;
+  }
+
+  absl::StatusOr<std::vector<RemoteModel>> Resize(v1::ResizeBudgetRequest request,
+                                                  const Budget& budget, absl::Duration timeout) {
+    *request.mutable_budget() = ToProto(budget);
+    *request.mutable_timeout() = ToProto(timeout);
+    v1::ResizeBudgetResponse response;
+    ODMOE_RETURN_IF_ERROR(Call(&v1::ExpertStorageService::Stub::ResizeBudget, request, response));
+    return Models(response.models());
+  }
+
   template <typename Request, typename Response>
   absl::Status Call(grpc::Status (v1::ExpertStorageService::Stub::*method)(grpc::ClientContext*,
                                                                            const Request&,

@@ -52,6 +52,13 @@ class ExpertStorageAdmin {
                                                 SourceKind source) = 0;
   // An empty `model` names the only one open, here and below.
   virtual absl::Status CloseModel(const std::string& model) = 0;
+  // Another budget for a model, or for all of them together; waits up to `timeout` for pins.
+  // Returns all models.
+  virtual absl::StatusOr<std::vector<RemoteModel>> ResizeBudget(const std::string& model,
+                                                                const Budget& budget,
+                                                                absl::Duration timeout) = 0;
+  virtual absl::StatusOr<std::vector<RemoteModel>> ResizeTotalBudget(const Budget& budget,
+                                                                     absl::Duration timeout) = 0;
   virtual absl::StatusOr<std::vector<RemoteModel>> ListModels() = 0;
   struct Description {
     RemoteModel model;

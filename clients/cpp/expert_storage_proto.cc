@@ -111,6 +111,8 @@ StoreStats FromProto(const v1::StatsResponse& proto) {
   stats.budget_bytes = Unsigned(proto.budget_bytes());
   stats.slot_bytes = Unsigned(proto.slot_bytes());
   stats.slot_count = Unsigned(proto.slot_count());
+  stats.huge_page_bytes = Unsigned(proto.huge_page_bytes());
+  stats.locked_bytes = Unsigned(proto.locked_bytes());
   stats.resident_experts = Unsigned(proto.resident_experts());
   stats.resident_bytes = Unsigned(proto.resident_bytes());
   stats.pinned_experts = Unsigned(proto.pinned_experts());

@@ -187,6 +187,7 @@ absl::Status CachingExpertStore::AddLocalClient(const std::vector<uint64_t>& quo
   stream_client_->kind = StoreClient::Kind::kStreams;
   local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->base(), arena_->shape(),
                                                       nullptr, table_, local_client_->page});
+  grants_ = arena_->MeasureGrants();
   segments_ = arena_->segments();
   for (const Arena::Segment& segment : segments_) Circulate(segment);
   SetMaxBatch(working_set_.slots().in_circulation());
@@ -229,6 +230,8 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   stats.budget_bytes = budget_bytes_;
   stats.slot_bytes = arena_->shape().slot_bytes;
   stats.slot_count = working_set_.slots().in_circulation();
+  stats.huge_page_bytes = grants_.huge_page_bytes;
+  stats.locked_bytes = grants_.locked_bytes;
   stats.resident_experts = working_set_.resident();
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
   stats.pinned_experts = working_set_.CountPinned(clients_.pages());

@@ -300,6 +300,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
 
   mutable absl::Mutex mutex_;
   std::vector<Arena::Segment> segments_ ABSL_GUARDED_BY(mutex_);  // that clients are to map
+  Arena::Grants grants_ ABSL_GUARDED_BY(mutex_);  // when the arena last changed
   WorkingSet working_set_ ABSL_GUARDED_BY(mutex_);
   ClientRegistry clients_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_clock_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -208,7 +208,9 @@ absl::Status CachingExpertStore::ResizeTo(uint64_t budget_bytes, absl::Time dead
   });
   absl::Status status = RetireSegments(retired, deadline);
   if (status.ok()) status = AddSegments(plan.add);
+  const Arena::Grants grants = arena_->MeasureGrants();
   absl::MutexLock lock(&mutex_);
+  grants_ = grants;
   const uint64_t slots = working_set_.slots().in_circulation();
   SetMaxBatch(slots);
   slot_may_be_free_ = true;

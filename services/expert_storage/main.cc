@@ -25,15 +25,18 @@ namespace odmoe {
 namespace {
 
 constexpr absl::Duration kDrain = absl::Seconds(5);
+constexpr absl::Duration kProgress = absl::Seconds(2);
 
 struct Flags {
   std::string listen = "127.0.0.1:0";
   std::string endpoint_file;
   std::string socket_dir;
   std::vector<std::string> roots;
-  std::string model;
+  std::vector<std::string> models;
   std::string remote;
   std::string budget = "auto";
+  std::string huge_pages = "auto";
+  bool lock_memory = false;
   std::string source = "auto";
   std::vector<std::string> also;
   uint32_t io_depth = 0;
@@ -61,13 +64,23 @@ void Describe(CLI::App& app, Flags& flags) {
                  "Write the address served to this file, once it serves");
   app.add_option("--root", flags.roots,
                  "Folder in which clients may open models; give it again for more");
-  app.add_option("--model", flags.model, "Model directory or GGUF file to open at the start");
+  app.add_option("--model", flags.models,
+                 "Model directory or GGUF file to open at the start; give it again for more, which "
+                 "share the budget");
   app.add_option("--remote", flags.remote,
                  "Take the experts from the store at HOST:PORT on another host instead of from "
                  "files here: those of its model --model, or of its only one");
   app.add_option("--expert-budget", flags.budget,
-                 "Memory for experts: auto, a share of all experts (25%), or a size (1.5GiB)")
+                 "Memory for the experts of all models together, a hard bound: auto (what the "
+                 "machine and its cgroup leave, minus a reserve), a share of all experts (25%), or "
+                 "a size (1.5GiB)")
       ->capture_default_str();
+  app.add_option("--huge-pages", flags.huge_pages,
+                 "Map experts by huge pages: auto (where the kernel grants them), never, or always "
+                 "(refuse to start without)")
+      ->capture_default_str();
+  app.add_flag("--lock-memory", flags.lock_memory,
+               "Keep experts from being swapped out, where the system allows it (ulimit -l)");
   app.add_option("--source", flags.source,
                  "How to read experts: direct (past the page cache), mmap, or auto")
       ->capture_default_str();
@@ -130,7 +143,9 @@ absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   ODMOE_ASSIGN_OR_RETURN(options.budget, ParseBudget(flags.budget));
   ODMOE_ASSIGN_OR_RETURN(const auto admin,
                          ExpertStorageAdmin::Connect(flags.remote, absl::Seconds(10)));
-  ODMOE_ASSIGN_OR_RETURN(const auto description, admin->DescribeModel(ModelNameOf(flags.model)));
+  if (flags.models.size() > 1) return absl::InvalidArgumentError("--remote is for one --model");
+  const std::string wanted = flags.models.empty() ? "" : ModelNameOf(flags.models.front());
+  ODMOE_ASSIGN_OR_RETURN(const auto description, admin->DescribeModel(wanted));
   const std::string& name = description.model.name;
   ODMOE_ASSIGN_OR_RETURN(auto source, ConnectRemoteSource(flags.remote, name));
   ODMOE_ASSIGN_OR_RETURN(auto store,
@@ -142,23 +157,53 @@ absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   return models.Serve(name, std::move(store));
 }
 
-absl::Status OpenFirstModel(const Flags& flags, StoreHost& models) {
-  if (!flags.remote.empty()) return OpenRemoteModel(flags, models);
-  if (flags.model.empty()) return absl::OkStatus();
-  ODMOE_ASSIGN_OR_RETURN(const Budget budget, ParseBudget(flags.budget));
+// Taking the memory takes a second for some gigabytes: said every few, and at the end.
+class PopulateProgress {
+ public:
+  void operator()(const std::string& model, uint64_t bytes, uint64_t of_bytes) {
+    const absl::Time now = absl::Now();
+    if (bytes < of_bytes && now < next_) return;
+    next_ = now + kProgress;
+    spdlog::info("{}: {} of {} of memory taken", model, FormatBytes(bytes), FormatBytes(of_bytes));
+  }
+
+ private:
+  absl::Time next_ = absl::InfinitePast();
+};
+
+absl::StatusOr<SourceOptions> SourceOf(const Flags& flags) {
   SourceOptions source;
   ODMOE_ASSIGN_OR_RETURN(source.kind, ParseSourceKind(flags.source));
+  if (!flags.also.empty() && flags.models.size() > 1) {
+    return absl::InvalidArgumentError("--also is for one --model, not for several");
+  }
   source.also = flags.also;
   if (flags.io_depth > 0) source.depth = flags.io_depth;
   if (!flags.io_split.empty()) {
     ODMOE_ASSIGN_OR_RETURN(source.request_bytes, ParseByteSize(flags.io_split));
   }
-  ODMOE_ASSIGN_OR_RETURN(const auto model, models.Open(flags.model, budget, source));
-  const Arena& arena = model->store->arena();
-  spdlog::info("opened {}: {} experts, {} slots of {}, source {}", model->name,
-               model->store->catalog().expert_count(), arena.slot_count(),
-               FormatBytes(arena.shape().slot_bytes), std::string(SourceKindName(model->source)));
-  if (model->restart != nullptr) {
+  return source;
+}
+
+void SayOpened(const Flags& flags, const HostedModel& model, const StoreStats& stats) {
+  spdlog::info("opened {}: {} experts, {} slots of {}, {} by huge pages, {} locked, source {}",
+               model.name, model.store->catalog().expert_count(), stats.slot_count,
+               FormatBytes(stats.slot_bytes), FormatBytes(stats.huge_page_bytes),
+               FormatBytes(stats.locked_bytes), std::string(SourceKindName(model.source)));
+  if (flags.lock_memory && stats.locked_bytes == 0) {
+    spdlog::warn("{}: its memory could not be locked: raise the limit (ulimit -l, LimitMEMLOCK)",
+                 model.name);
+  }
+}
+
+absl::Status OpenFirstModels(const Flags& flags, StoreHost& models) {
+  if (!flags.remote.empty()) return OpenRemoteModel(flags, models);
+  ODMOE_ASSIGN_OR_RETURN(const SourceOptions source, SourceOf(flags));
+  for (const std::string& path : flags.models) {
+    ODMOE_ASSIGN_OR_RETURN(const auto model, models.Open(path, Budget{}, source));
+    ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, model->store->Stats());
+    SayOpened(flags, *model, stats);
+    if (model->restart == nullptr) continue;
     const absl::Status& status = model->restart->restore_status();
     if (status.ok()) {
       spdlog::info("reading back {} experts of the last working set", model->restart->restored());
@@ -178,8 +223,12 @@ absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
   options.restart.directory = flags.state_dir;
   options.restart.period = absl::Seconds(flags.state_interval);
   ODMOE_ASSIGN_OR_RETURN(options.tenants, ReadTenants(flags));
+  ODMOE_ASSIGN_OR_RETURN(options.total, ParseBudget(flags.budget));
+  ODMOE_ASSIGN_OR_RETURN(options.huge_pages, ParseHugePages(flags.huge_pages));
+  options.lock_memory = flags.lock_memory;
+  options.populated = PopulateProgress();
   StoreHost models(std::move(options));
-  ODMOE_RETURN_IF_ERROR(OpenFirstModel(flags, models));
+  ODMOE_RETURN_IF_ERROR(OpenFirstModels(flags, models));
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;
   service_options.compute_threads = flags.compute_threads;

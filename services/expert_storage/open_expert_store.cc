@@ -35,6 +35,9 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
   store.shareable = options.use_memfd;
   store.demand = demand;
   store.tenants = options.tenants;
+  store.huge_pages = options.huge_pages;
+  store.lock_memory = options.lock_memory;
+  store.populated = options.populated;
   return CachingExpertStore::Create(std::move(source), std::move(store));
 }
 

@@ -1,6 +1,7 @@
 // From a model directory to a store of its experts, in one step.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -20,6 +21,9 @@ struct OpenStoreOptions {
   TenantTable tenants;
   bool shadow_policies = false;
   bool use_memfd = false;  // for other processes to map; else private memory
+  HugePages huge_pages = HugePages::kAuto;
+  bool lock_memory = false;
+  std::function<void(uint64_t bytes, uint64_t of_bytes)> populated;  // while memory is taken
 };
 
 // Errors of OpenExpertSource, ResolveBudget and CachingExpertStore::Create.

@@ -136,6 +136,8 @@ INSTANTIATE_TEST_SUITE_P(
               {"generate", "m", "-p", "x", "--expert-store", "a:1", "--endpoint", "b:1"},
               "--endpoint"},
         Usage{"StatsOfNothing", {"stats"}, "--endpoint"},
+        Usage{"ResizeNowhere", {"resize", "25%"}, "--endpoint"},
+        Usage{"ResizeToNothing", {"resize", "0"}, "not a budget"},
         Usage{"LoadNowhere", {"load", "m"}, "--expert-store"},
         Usage{"JobsWithoutVerb", {"jobs"}, "odmoe jobs --help"}),
     [](const auto& info) { return std::string(info.param.name); });
@@ -150,7 +152,7 @@ TEST(MessagesTest, WithJsonAnErrorIsAnObjectToo) {
 TEST(MessagesTest, VersionAndHelpSucceed) {
   EXPECT_THAT(Odmoe({"--version"}).out, StartsWith("odmoe 0."));
   for (const std::string command : {"convert", "inspect", "toy", "tokenize", "score", "generate",
-                                    "serve", "load", "jobs", "stats"}) {
+                                    "serve", "load", "resize", "jobs", "stats"}) {
     const ProcessOutput output = Odmoe({command, "--help"});
     EXPECT_EQ(output.exit.code, 0) << command;
     EXPECT_THAT(output.out, HasSubstr(absl::StrCat("Examples:\n  odmoe ", command)));

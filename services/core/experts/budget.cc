@@ -18,15 +18,15 @@ absl::Status NotABudget(absl::string_view text) {
       "not a budget: '", text, "'; write auto, a share such as 25%, or a size such as 1.5GiB"));
 }
 
-absl::StatusOr<uint64_t> AutomaticBudget() {
+}  // namespace
+
+absl::StatusOr<uint64_t> AutomaticBudgetBytes() {
   ODMOE_ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
   // The eighth is for the page tables, the other processes' growth and the kernel's own caches; the
   // rest is what the process itself needs beside the arena.
   const uint64_t reserve = available / 8 + 256 * kMiB;
   return available > reserve ? available - reserve : 0;
 }
-
-}  // namespace
 
 absl::StatusOr<Budget> ParseBudget(absl::string_view text) {
   const absl::string_view trimmed = absl::StripAsciiWhitespace(text);
@@ -60,14 +60,17 @@ absl::StatusOr<uint64_t> ResolveBudget(const Budget& budget, uint64_t total_byte
     }
     bytes = static_cast<uint64_t>(std::floor(double(total_bytes) * (budget.percent / 100.0)));
   } else if (budget.kind == Budget::Kind::kAuto) {
-    ODMOE_ASSIGN_OR_RETURN(bytes, AutomaticBudget());
+    ODMOE_ASSIGN_OR_RETURN(bytes, AutomaticBudgetBytes());
   }
   bytes = std::min(bytes, total_bytes);
   if (bytes < minimum_bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("expert budget of ", bytes, " bytes (", FormatBytes(bytes),
                      ") is below what one layer demands, ", minimum_bytes, " bytes (",
-                     FormatBytes(minimum_bytes), ")"));
+                     FormatBytes(minimum_bytes), "); give --expert-budget at least that",
+                     budget.kind == Budget::Kind::kAuto
+                         ? ", or leave the process more memory: auto keeps a reserve"
+                         : ""));
   }
   return bytes;
 }

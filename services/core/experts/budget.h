@@ -25,4 +25,7 @@ absl::StatusOr<Budget> ParseBudget(absl::string_view text);
 absl::StatusOr<uint64_t> ResolveBudget(const Budget& budget, uint64_t total_bytes,
                                        uint64_t minimum_bytes);
 
+// What `auto` is now: what the machine and the cgroup leave, minus the reserve.
+absl::StatusOr<uint64_t> AutomaticBudgetBytes();
+
 }  // namespace odmoe

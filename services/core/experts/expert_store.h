@@ -51,6 +51,8 @@ struct StoreStats {
   uint64_t resident_bytes = 0;    // gauge: resident_experts * slot_bytes <= budget_bytes
   uint64_t pinned_experts = 0;    // gauge
   uint64_t clients = 0;           // gauge: sessions open
+  uint64_t huge_page_bytes = 0;   // gauge: of the arena, mapped by huge pages
+  uint64_t locked_bytes = 0;      // gauge: of the arena, that cannot be swapped out
   uint64_t hits = 0;              // pinned without waiting
   uint64_t misses = 0;            // asked for and not resident
   uint64_t shared_misses = 0;     // misses that joined a read already under way

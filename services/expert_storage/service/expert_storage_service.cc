@@ -24,6 +24,9 @@ using Unary = grpc::ServerUnaryReactor;
 using Contract = v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<
     v1::ExpertStorageService::CallbackService>;
 
+// How long pins are waited for where the caller does not say.
+constexpr absl::Duration kResizeTimeout = absl::Seconds(30);
+
 v1::OpenedModel ToProto(const HostedModel& model) {
   const CachingExpertStore& store = *model.store;
   v1::OpenedModel proto;
@@ -65,6 +68,13 @@ class Service final : public Contract, public ExpertStorageServer {
     return ServeUnary(context, executor_, [this, request](const ServerCall&) -> absl::Status {
       ODMOE_RETURN_IF_ERROR(CheckName("model", request->model()));
       return models_.Close(request->model());
+    });
+  }
+
+  Unary* ResizeBudget(Context* context, const v1::ResizeBudgetRequest* request,
+                      v1::ResizeBudgetResponse* response) override {
+    return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
+      return Resize(*request, *response);
     });
   }
 
@@ -121,6 +131,23 @@ class Service final : public Contract, public ExpertStorageServer {
     ODMOE_ASSIGN_OR_RETURN(const auto model,
                            models_.OpenForClient(request.path(), budget, source));
     *response.mutable_model() = ToProto(*model);
+    return absl::OkStatus();
+  }
+
+  absl::Status Resize(const v1::ResizeBudgetRequest& request, v1::ResizeBudgetResponse& response) {
+    ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
+    if (request.total() && !request.model().empty()) {
+      return InvalidField("total", "a model is named too, expected one of the two");
+    }
+    ODMOE_ASSIGN_OR_RETURN(const Budget budget, FromProto(request.budget()));
+    absl::Duration timeout = kResizeTimeout;
+    if (request.has_timeout()) {
+      ODMOE_ASSIGN_OR_RETURN(timeout, TimeoutFromProto("timeout", request.timeout()));
+    }
+    const absl::Time deadline = absl::Now() + timeout;
+    ODMOE_RETURN_IF_ERROR(request.total() ? models_.ResizeTotal(budget, deadline)
+                                          : models_.Resize(request.model(), budget, deadline));
+    for (const auto& model : models_.List()) *response.add_models() = ToProto(*model);
     return absl::OkStatus();
   }
 

@@ -104,6 +104,8 @@ v1::StatsResponse ToProto(const StoreStats& stats) {
   proto.set_resident_bytes(static_cast<int64_t>(stats.resident_bytes));
   proto.set_pinned_experts(static_cast<int64_t>(stats.pinned_experts));
   proto.set_clients(static_cast<int64_t>(stats.clients));
+  proto.set_huge_page_bytes(static_cast<int64_t>(stats.huge_page_bytes));
+  proto.set_locked_bytes(static_cast<int64_t>(stats.locked_bytes));
   proto.set_hits(static_cast<int64_t>(stats.hits));
   proto.set_misses(static_cast<int64_t>(stats.misses));
   proto.set_shared_misses(static_cast<int64_t>(stats.shared_misses));
@@ -156,11 +158,11 @@ absl::StatusOr<std::vector<int64_t>> ExpertIndices(
   return indices;
 }
 
-absl::StatusOr<absl::Duration> TimeoutFromProto(const v1::AcquireRequest& request) {
-  const google::protobuf::Duration& proto = request.timeout();
+absl::StatusOr<absl::Duration> TimeoutFromProto(absl::string_view field,
+                                                const google::protobuf::Duration& proto) {
   const absl::Duration timeout = absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
   if (proto.nanos() < 0 || proto.nanos() > 999'999'999 || timeout <= absl::ZeroDuration()) {
-    return InvalidField("acquire.timeout", "expected a duration above 0");
+    return InvalidField(field, "expected a duration above 0");
   }
   return std::min(timeout, kMaxTimeout);
 }

@@ -47,8 +47,8 @@ absl::StatusOr<std::vector<int64_t>> ExpertIndices(
     const ExpertCatalog& catalog);
 
 // > 0; an hour at most is granted. INVALID_ARGUMENT: absent, not positive, out of range.
-absl::StatusOr<absl::Duration> TimeoutFromProto(
-    const expert_storage_proto::AcquireRequest& request);
+absl::StatusOr<absl::Duration> TimeoutFromProto(absl::string_view field,
+                                                const google::protobuf::Duration& timeout);
 
 google::protobuf::Duration ToProto(absl::Duration duration);
 

@@ -1,17 +1,22 @@
 #include "services/expert_storage/service/store_host.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/formats/model_path.h"
 
 namespace odmoe {
 namespace {
+
+// How long models that must give up memory for another may hold their pins.
+constexpr absl::Duration kMakeRoom = absl::Seconds(30);
 
 // Links resolved as far as the path exists, and no ".." or trailing slash left.
 absl::StatusOr<std::string> Canonical(const std::string& path) {
@@ -61,65 +66,204 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
   auto model = std::make_shared<HostedModel>();
   ODMOE_ASSIGN_OR_RETURN(model->directory, Canonical(path));
   model->name = ModelNameOf(model->directory);
-  model->budget = budget;
+  absl::MutexLock changing(&change_mutex_);
   {
-    absl::MutexLock lock(&mutex_);
-    if (model_ != nullptr && model_->directory == model->directory &&
-        Same(model_->budget, budget)) {
-      return model_;
-    }
-    if (model_ != nullptr || opening_) {
+    absl::ReaderMutexLock lock(&mutex_);
+    for (const Member& member : members_) {
+      if (member.model->name != model->name) continue;
+      if (member.model->directory == model->directory && Same(member.request.budget, budget)) {
+        return member.model;
+      }
       return absl::FailedPreconditionError(absl::StrCat(
-          "this store serves ", model_ ? model_->name : "a model that is being opened",
-          " already; close it first"));
+          model->name, " is open already, ",
+          member.model->directory == model->directory
+              ? "with another budget: resize it, or close it first"
+              : absl::StrCat("from ", member.model->directory, ": close it first")));
     }
-    opening_ = true;
   }
+  auto opened = OpenNew(std::move(model), budget, source);
+  if (!opened.ok()) ShareAnew();
+  return opened;
+}
+
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::OpenNew(std::shared_ptr<HostedModel> model,
+                                                                const Budget& budget,
+                                                                const SourceOptions& source) {
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t demand, ReadDemand(model->directory));
+  ODMOE_ASSIGN_OR_RETURN(auto experts, OpenExpertSource(model->directory, source, &model->source));
+  const ExpertCatalog& catalog = experts->catalog();
+  const uint64_t slot_bytes = SlotBytes(catalog.max_expert_bytes());
+  const uint64_t count = static_cast<uint64_t>(catalog.expert_count());
+  Member member{model, {model->name, budget, std::min(demand, count) * slot_bytes,
+                        count * slot_bytes}};
+  std::vector<Member> members = Sharing();
+  std::vector<ShareRequest> requests;
+  for (const Member& other : members) requests.push_back(other.request);
+  requests.push_back(member.request);
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t total, TotalBytes(total_, requests));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> shares, ShareBudget(total, requests));
+  ODMOE_RETURN_IF_ERROR(Redistribute(members, absl::MakeSpan(shares).first(members.size()),
+                                     /*shrink_only=*/true, absl::Now() + kMakeRoom));
   OpenStoreOptions options;
   options.model_directory = model->directory;
-  options.budget = budget;
-  options.source = source;
+  options.budget = {Budget::Kind::kBytes, shares.back(), 0.0};
   options.prefetch = options_.prefetch;
   options.policy = options_.policy;
   options.shadow_policies = options_.shadow_policies;
   options.use_memfd = true;
   options.tenants = options_.tenants;
-  auto store = OpenExpertStore(options, &model->source);
-  absl::MutexLock lock(&mutex_);
-  opening_ = false;
-  ODMOE_RETURN_IF_ERROR(store.status());
-  model->store = *std::move(store);
+  options.huge_pages = options_.huge_pages;
+  options.lock_memory = options_.lock_memory;
+  if (options_.populated) {
+    options.populated = [this, name = model->name](uint64_t bytes, uint64_t of_bytes) {
+      options_.populated(name, bytes, of_bytes);
+    };
+  }
+  ODMOE_ASSIGN_OR_RETURN(model->store, MakeExpertStore(std::move(experts), options, demand));
   if (!options_.restart.directory.empty()) {
     ODMOE_ASSIGN_OR_RETURN(
         model->restart, WarmRestart::Start(*model->store, PosixFileSystem(), options_.restart));
   }
   model->opened = absl::Now();
-  model_ = model;
+  absl::MutexLock lock(&mutex_);
+  members_.push_back(std::move(member));
   return model;
 }
 
-absl::Status StoreHost::Serve(std::string name, std::unique_ptr<CachingExpertStore> store) {
-  auto model = std::make_shared<HostedModel>();
-  model->name = std::move(name);
-  model->store = std::move(store);
-  model->opened = absl::Now();
+absl::StatusOr<uint64_t> StoreHost::TotalBytes(const Budget& total,
+                                               absl::Span<const ShareRequest> requests) {
+  if (total.kind == Budget::Kind::kBytes) {
+    uint64_t others = 0;
+    absl::ReaderMutexLock lock(&mutex_);
+    for (const Member& member : members_) {
+      if (!member.shares) others += member.model->store->budget_bytes();
+    }
+    return total.bytes - std::min(total.bytes, others);
+  }
+  if (total.kind == Budget::Kind::kPercent) {
+    uint64_t all = 0;
+    for (const ShareRequest& request : requests) all += request.all_bytes;
+    return ResolveBudget(total, all, 0);
+  }
+  ODMOE_ASSIGN_OR_RETURN(uint64_t bytes, AutomaticBudgetBytes());
+  for (const Member& member : Sharing()) bytes += member.model->store->arena().bytes();
+  return bytes;
+}
+
+std::vector<StoreHost::Member> StoreHost::Sharing() const {
+  absl::ReaderMutexLock lock(&mutex_);
+  std::vector<Member> sharing;
+  for (const Member& member : members_) {
+    if (member.shares) sharing.push_back(member);
+  }
+  return sharing;
+}
+
+absl::Status StoreHost::Redistribute(const std::vector<Member>& members,
+                                     absl::Span<const uint64_t> shares, bool shrink_only,
+                                     absl::Time deadline) {
+  std::vector<std::pair<CachingExpertStore*, uint64_t>> done;  // and what it had
+  for (const bool growing : {false, true}) {
+    if (growing && shrink_only) break;
+    for (size_t i = 0; i < members.size(); ++i) {
+      CachingExpertStore& store = *members[i].model->store;
+      const uint64_t had = store.budget_bytes();
+      if (shares[i] == had || (shares[i] > had) != growing) continue;
+      const absl::Status status = store.Resize(shares[i], deadline);
+      if (status.ok()) {
+        done.emplace_back(&store, had);
+        continue;
+      }
+      // Back the way it came, so that whoever grew shrinks first.
+      for (auto undo = done.rbegin(); undo != done.rend(); ++undo) {
+        undo->first->Resize(undo->second, absl::Now() + kMakeRoom).IgnoreError();
+      }
+      return absl::Status(status.code(),
+                          absl::StrCat(members[i].model->name, ": ", status.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreHost::Reshare(const Budget& total, const std::vector<Member>& members,
+                                absl::Time deadline) {
+  std::vector<ShareRequest> requests;
+  for (const Member& member : members) requests.push_back(member.request);
+  ODMOE_ASSIGN_OR_RETURN(const uint64_t bytes, TotalBytes(total, requests));
+  ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> shares, ShareBudget(bytes, requests));
+  return Redistribute(members, shares, /*shrink_only=*/false, deadline);
+}
+
+void StoreHost::ShareAnew() {
+  // Where it fails the models keep what they have, which is no more than before.
+  Reshare(total_, Sharing(), absl::Now() + kMakeRoom).IgnoreError();
+}
+
+absl::Status StoreHost::Resize(absl::string_view name, const Budget& budget, absl::Time deadline) {
+  absl::MutexLock changing(&change_mutex_);
+  ODMOE_ASSIGN_OR_RETURN(const auto model, Find(name));
+  std::vector<Member> members = Sharing();
+  const auto found = std::find_if(members.begin(), members.end(),
+                                  [&](const Member& member) { return member.model == model; });
+  if (found == members.end()) {
+    const ExpertCatalog& catalog = model->store->catalog();
+    ODMOE_ASSIGN_OR_RETURN(
+        const uint64_t bytes,
+        ResolveBudget(budget, catalog.expert_count() * model->store->arena().shape().slot_bytes,
+                      model->store->minimum_budget_bytes()));
+    return model->store->Resize(bytes, deadline);
+  }
+  found->request.budget = budget;
+  ODMOE_RETURN_IF_ERROR(Reshare(total_, members, deadline));
   absl::MutexLock lock(&mutex_);
-  if (model_ != nullptr || opening_)
-    return absl::FailedPreconditionError("a model is open already");
-  model_ = std::move(model);
+  for (Member& member : members_) {
+    if (member.model == model) member.request.budget = budget;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreHost::ResizeTotal(const Budget& budget, absl::Time deadline) {
+  absl::MutexLock changing(&change_mutex_);
+  ODMOE_RETURN_IF_ERROR(Reshare(budget, Sharing(), deadline));
+  total_ = budget;
+  return absl::OkStatus();
+}
+
+absl::Status StoreHost::Serve(std::string name, std::unique_ptr<CachingExpertStore> store) {
+  Member member;
+  member.model = std::make_shared<HostedModel>();
+  member.model->name = std::move(name);
+  member.model->store = std::move(store);
+  member.model->opened = absl::Now();
+  member.shares = false;
+  absl::MutexLock lock(&mutex_);
+  for (const Member& other : members_) {
+    if (other.model->name == member.model->name) {
+      return absl::FailedPreconditionError(absl::StrCat(other.model->name, " is open already"));
+    }
+  }
+  members_.push_back(std::move(member));
   return absl::OkStatus();
 }
 
 absl::Status StoreHost::Close(absl::string_view name) {
+  absl::MutexLock changing(&change_mutex_);
   std::shared_ptr<HostedModel> closed;
-  absl::MutexLock lock(&mutex_);
-  ODMOE_ASSIGN_OR_RETURN(closed, FindLocked(name));
-  ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, closed->store->Stats());
-  if (stats.clients > 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(closed->name, " is in use: ", stats.clients, " sessions are open on it"));
+  {
+    absl::MutexLock lock(&mutex_);
+    ODMOE_ASSIGN_OR_RETURN(closed, FindLocked(name));
+    ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, closed->store->Stats());
+    if (stats.clients > 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(closed->name, " is in use: ", stats.clients, " sessions are open on it"));
+    }
+    std::erase_if(members_, [&](const Member& member) { return member.model == closed; });
   }
-  model_ = nullptr;
+  const std::weak_ptr<HostedModel> gone = closed;
+  closed.reset();
+  // Whoever streams an expert from it keeps its memory a little longer; then the others grow with
+  // the next change.
+  if (gone.expired()) ShareAnew();
   return absl::OkStatus();
 }
 
@@ -129,8 +273,17 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Find(absl::string_view n
 }
 
 absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::FindLocked(absl::string_view name) const {
-  if (model_ != nullptr && (name.empty() || name == model_->name)) return model_;
-  if (name.empty()) return absl::NotFoundError("no model is open");
+  if (name.empty()) {
+    if (members_.size() == 1) return members_.front().model;
+    if (members_.empty()) return absl::NotFoundError("no model is open");
+    std::vector<std::string> names;
+    for (const Member& member : members_) names.push_back(member.model->name);
+    return absl::InvalidArgumentError(
+        absl::StrCat("several models are open, name one: ", absl::StrJoin(names, ", ")));
+  }
+  for (const Member& member : members_) {
+    if (member.model->name == name) return member.model;
+  }
   return absl::NotFoundError(absl::StrCat("no model '", name, "' is open"));
 }
 
@@ -147,8 +300,9 @@ absl::StatusOr<StoreHost::Attached> StoreHost::Attach(absl::string_view name,
 
 std::vector<std::shared_ptr<HostedModel>> StoreHost::List() const {
   absl::ReaderMutexLock lock(&mutex_);
-  if (model_ == nullptr) return {};
-  return {model_};
+  std::vector<std::shared_ptr<HostedModel>> models;
+  for (const Member& member : members_) models.push_back(member.model);
+  return models;
 }
 
 }  // namespace odmoe

@@ -1,4 +1,5 @@
 // Every unary call and ReadExpert with requests that cannot be served.
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <string>
@@ -108,6 +109,46 @@ class BadInputTest : public ::testing::Test {
   ExpertStorageTestServer server_;
   std::unique_ptr<Stub> stub_;
 };
+
+TEST_F(BadInputTest, ResizeBudgetRefusesWhatIsNoBudget) {
+  OpenTheModel();
+  const auto resize = [](const std::function<void(v1::ResizeBudgetRequest&)>& change) {
+    return [change](Stub& stub) {
+      v1::ResizeBudgetRequest request;
+      change(request);
+      v1::ResizeBudgetResponse response;
+      grpc::ClientContext context;
+      Arm(context);
+      return stub.ResizeBudget(&context, request, &response);
+    };
+  };
+  ExpectEach({
+      {"no bytes", resize([](auto& r) { r.mutable_budget()->set_bytes(0); }),
+       StatusCode::INVALID_ARGUMENT},
+      {"negative", resize([](auto& r) { r.mutable_budget()->set_bytes(-1); }),
+       StatusCode::INVALID_ARGUMENT},
+      {"not a number",
+       resize([](auto& r) { r.mutable_budget()->set_percent(std::nan("")); }),
+       StatusCode::INVALID_ARGUMENT},
+      {"both", resize([](auto& r) {
+         r.set_total(true);
+         r.set_model("model");
+       }),
+       StatusCode::INVALID_ARGUMENT},
+      {"timeout", resize([](auto& r) { r.mutable_timeout()->set_seconds(-5); }),
+       StatusCode::INVALID_ARGUMENT},
+      {"another model", resize([](auto& r) { r.set_model("other"); }), StatusCode::NOT_FOUND},
+      {"long name", resize([](auto& r) { r.set_model(std::string(200, 'x')); }),
+       StatusCode::INVALID_ARGUMENT},
+      {"below a slot", resize([](auto& r) { r.mutable_budget()->set_bytes(1); }),
+       StatusCode::RESOURCE_EXHAUSTED},
+      {"below a slot in all", resize([](auto& r) {
+         r.set_total(true);
+         r.mutable_budget()->set_bytes(1);
+       }),
+       StatusCode::RESOURCE_EXHAUSTED},
+  });
+}
 
 TEST_F(BadInputTest, OpenModelRefusesWhatItCannotOpen) {
   const std::string model = directory_ / "root/model";

@@ -102,7 +102,8 @@ TEST(ProtoConvertTest, EveryCounterComesBackAsItWas) {
   uint64_t next = 1000;
   for (uint64_t* field : {&stats.budget_bytes, &stats.slot_bytes, &stats.slot_count,
                           &stats.resident_experts, &stats.resident_bytes, &stats.pinned_experts,
-                          &stats.clients, &stats.hits, &stats.misses, &stats.shared_misses,
+                          &stats.clients, &stats.huge_page_bytes,
+                          &stats.locked_bytes, &stats.hits, &stats.misses, &stats.shared_misses,
                           &stats.evictions, &stats.reads, &stats.bytes_read, &stats.read_failures,
                           &stats.checksum_failures, &stats.stall_ns, &stats.prefetches,
                           &stats.prefetch_reads, &stats.prefetch_useful, &stats.prefetch_wasted,
@@ -111,7 +112,7 @@ TEST(ProtoConvertTest, EveryCounterComesBackAsItWas) {
   }
   const StoreStats back = client::FromProto(ToProto(stats));
   EXPECT_EQ(std::memcmp(&back, &stats, sizeof(stats)), 0);
-  static_assert(sizeof(StoreStats) == 21 * sizeof(uint64_t), "a counter is missing above");
+  static_assert(sizeof(StoreStats) == 23 * sizeof(uint64_t), "a counter is missing above");
 }
 
 TEST(ProtoConvertTest, NegativeCountersAreNone) {
@@ -129,11 +130,11 @@ TEST(ProtoConvertTest, TimeoutsMustBePositive) {
     v1::AcquireRequest request;
     request.mutable_timeout()->set_seconds(c.seconds);
     request.mutable_timeout()->set_nanos(c.nanos);
-    const auto timeout = TimeoutFromProto(request);
+    const auto timeout = TimeoutFromProto("timeout", request.timeout());
     EXPECT_EQ(timeout.ok(), c.ok) << c.seconds << " s " << c.nanos;
     EXPECT_LE(timeout.value_or(absl::ZeroDuration()), absl::Hours(1));
   }
-  EXPECT_FALSE(TimeoutFromProto(v1::AcquireRequest()).ok());
+  EXPECT_FALSE(TimeoutFromProto("timeout", v1::AcquireRequest().timeout()).ok());
 }
 
 TEST(ProtoConvertTest, ExpertsOfARequestAreDistinctAndKnown) {
