@@ -43,6 +43,10 @@ struct BlockRead {
 struct IoShape {
   uint32_t depth = 16;                    // requests under way
   uint64_t request_bytes = 1 << 20;       // of one; a multiple of 4096
+  // Everything that O_DIRECT reads goes through the reader's buffers. They lie in huge pages where
+  // those are to be had: a device that is asked for a page at a time may be so much slower that a
+  // copy is the smaller price.
+  bool through_buffers = false;
   uint64_t bytes() const { return depth * request_bytes; }
 };
 
@@ -66,6 +70,8 @@ class BlockReader {
   // As ExpertSource's.
   virtual void OfferMemory(absl::Span<std::byte> memory) { static_cast<void>(memory); }
   virtual void TakeBackMemory(absl::Span<std::byte> memory) { static_cast<void>(memory); }
+  // For requests from now on; see IoShape.
+  virtual void SetThroughBuffers(bool through_buffers) { static_cast<void>(through_buffers); }
   virtual Gauges gauges() const = 0;
 };
 

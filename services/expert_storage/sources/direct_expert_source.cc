@@ -132,30 +132,57 @@ DirectExpertSource::Device* DirectExpertSource::DeviceOf(ExpertDisk& disk) {
     if (device->number == info.st_dev) return device.get();
   }
   auto device = std::make_unique<Device>();
+  device->first = &disk;
   device->number = info.st_dev;
   // Buffered reads by io_uring run on kernel threads anyhow; ours do as well.
   device->io_uring = disk.direct() && options_.io_uring && MakeUringReader(IoShape()).ok();
-  const auto make = [&](IoShape shape) -> std::unique_ptr<BlockReader> {
-    if (options_.make_reader) return options_.make_reader(shape);
-    if (device->io_uring) {
-      if (auto uring = MakeUringReader(shape); uring.ok()) return *std::move(uring);
-      device->io_uring = false;
-    }
-    return MakePreadReader(shape);
-  };
   const bool all_given = options_.depth && options_.request_bytes;
   if (!all_given && disk.direct() && options_.measure > absl::ZeroDuration() &&
       catalog().total_bytes() >= kWorthMeasuringBytes) {
+    device->measured = true;
     device->tuning = MeasuredOnce(info.st_dev, device->io_uring, [&] {
-      return MeasureIo(TrialExtents(disk), make, options_.measure);
+      return MeasureIo(
+          TrialExtents(disk), [&](IoShape shape) { return MakeReader(*device, shape); },
+          options_.measure);
     });
   }
   device->tuning.shape.depth = options_.depth.value_or(device->tuning.shape.depth);
   device->tuning.shape.request_bytes =
       options_.request_bytes.value_or(device->tuning.shape.request_bytes);
-  device->reader = make(device->tuning.shape);
+  device->reader = MakeReader(*device, device->tuning.shape);
   devices_.push_back(std::move(device));
   return devices_.back().get();
+}
+
+std::unique_ptr<BlockReader> DirectExpertSource::MakeReader(const Device& device,
+                                                            IoShape shape) const {
+  if (options_.make_reader) return options_.make_reader(shape);
+  if (device.io_uring) {
+    if (auto uring = MakeUringReader(shape); uring.ok()) return *std::move(uring);
+  }
+  return MakePreadReader(shape);
+}
+
+// Whether reads go straight into the memory there is, or through buffers in huge pages. It is the
+// memory that decides it: shared memory seldom has huge pages, and some disks, virtual ones above
+// all, are far slower where a request is made of many small pieces of it.
+void DirectExpertSource::ChooseWay(absl::Span<std::byte> memory) {
+  // A copy takes of the processor what others may want.
+  constexpr double kWorthACopy = 1.2;
+  for (const auto& device : devices_) {
+    if (!device->measured || !device->first->direct()) continue;
+    const std::vector<TrialExtent> extents = TrialExtents(*device->first);
+    IoShape shape = device->tuning.shape;
+    double rate[2];
+    for (const bool through : {false, true}) {
+      shape.through_buffers = through;
+      rate[through] = MeasureRate(extents, memory, shape, MakeReader(*device, shape),
+                                  options_.measure / 6);
+    }
+    device->tuning.shape.through_buffers = rate[0] > 0 && rate[1] > kWorthACopy * rate[0];
+    if (rate[0] > 0) device->tuning.bytes_per_second = std::max(rate[0], rate[1]);
+    device->reader->SetThroughBuffers(device->tuning.shape.through_buffers);
+  }
 }
 
 // Experts from all over the model, so that no cache of the device knows them.
@@ -197,6 +224,7 @@ void DirectExpertSource::Read(ExpertId id, absl::Span<std::byte> destination,
   job->control = std::move(control);
   job->done = std::move(done);
   job->extents = places_->Extents(expert);
+  way_chosen_.store(true, std::memory_order_relaxed);
   {
     absl::MutexLock lock(&mutex_);
     ++jobs_;
@@ -358,6 +386,8 @@ uint64_t DirectExpertSource::desired_bytes_under_way() const {
 }
 
 void DirectExpertSource::OfferMemory(absl::Span<std::byte> memory) {
+  // Once, and before there are reads that it would disturb.
+  if (!way_chosen_.exchange(true)) ChooseWay(memory);
   for (const auto& device : devices_) device->reader->OfferMemory(memory);
 }
 
@@ -371,6 +401,7 @@ SourceStats DirectExpertSource::Stats() const {
   for (const auto& device : devices_) {
     const BlockReader::Gauges gauges = device->reader->gauges();
     stats.reader = device->io_uring ? "io_uring" : "pread";
+    if (device->tuning.shape.through_buffers) stats.reader += ", through buffers";
     stats.queue_depth += device->tuning.shape.depth;
     stats.request_bytes = std::max(stats.request_bytes, device->tuning.shape.request_bytes);
     stats.measured_bytes_per_second += device->tuning.bytes_per_second;

@@ -76,6 +76,8 @@ class DirectExpertSource final : public ExpertSource {
     uint64_t number = 0;
     IoTuning tuning;
     bool io_uring = false;
+    bool measured = false;
+    ExpertDisk* first = nullptr;  // a directory that is on it
     std::unique_ptr<BlockReader> reader;
   };
   struct Disk {
@@ -86,6 +88,8 @@ class DirectExpertSource final : public ExpertSource {
   DirectExpertSource(std::unique_ptr<ExpertPlaces> places, Options options);
   absl::Status AddDirectory(const std::string& directory);
   Device* DeviceOf(ExpertDisk& disk);
+  std::unique_ptr<BlockReader> MakeReader(const Device& device, IoShape shape) const;
+  void ChooseWay(absl::Span<std::byte> memory);
   std::vector<TrialExtent> TrialExtents(ExpertDisk& disk) const;
 
   int Choose(const Job& job) const;
@@ -103,6 +107,7 @@ class DirectExpertSource final : public ExpertSource {
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> answered_by_another_{0};
   std::atomic<uint64_t> open_retries_{0};
+  std::atomic<bool> way_chosen_{false};  // or it is too late to
   absl::Mutex mutex_;
   int64_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;  // reads under way
   // Those with threads last: a thread may still be coming back from its last read's end.

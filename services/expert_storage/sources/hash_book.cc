@@ -11,7 +11,7 @@ namespace odmoe {
 namespace {
 
 // Less than this is not worth a thread's waking.
-constexpr uint64_t kLeastRun = 512 << 10;
+constexpr uint64_t kLeastRun = 1 << 20;
 
 }  // namespace
 

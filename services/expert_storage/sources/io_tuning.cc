@@ -8,7 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "services/core/base/units.h"
-#include "services/core/io/aligned_buffer.h"
+#include "services/expert_storage/arena/shared_region.h"
 
 namespace odmoe {
 namespace {
@@ -16,9 +16,11 @@ namespace {
 constexpr uint64_t kMostUnderWay = 32 * kMiB;
 // A shape must be faster than a smaller one by this to be preferred.
 constexpr double kWorthIt = 1.03;
-// Of requests and of depth; the first of each is where the search begins.
-constexpr uint64_t kRequestBytes[] = {kMiB, 256 * kKiB, 512 * kKiB, 2 * kMiB};
-constexpr uint32_t kDepths[] = {8, 4, 16, 32, 64};
+// Of requests, each 16 under way; then of depth, with the best of these. A trial is short and its
+// figure rough, so nothing is tried with so little under way that a fast disk would starve.
+constexpr uint64_t kRequestBytes[] = {kMiB, 512 * kKiB, 2 * kMiB};
+constexpr uint32_t kDepths[] = {8, 32, 64};
+constexpr uint32_t kUsualDepth = 16;
 
 // Reads pieces one after another with a reader, `depth` at once, until the time is over.
 class Trial {
@@ -28,15 +30,13 @@ class Trial {
       : extents_(extents), memory_(memory), shape_(shape), reader_(std::move(reader)) {}
 
   // Bytes per second; nothing: a read failed.
-  std::optional<double> Run(absl::Duration duration, size_t& next_extent) {
-    next_ = next_extent;
+  std::optional<double> Run(absl::Duration duration) {
     const absl::Time begin = absl::Now();
     end_ = begin + duration;
     for (uint32_t i = 0; i < shape_.depth; ++i) Start(i);
     const auto over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return under_way_ == 0; };
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(&over));
-    next_extent = next_;
     if (failed_) return std::nullopt;
     return static_cast<double>(bytes_) / absl::ToDoubleSeconds(absl::Now() - begin);
   }
@@ -81,7 +81,7 @@ class Trial {
   const IoShape shape_;
   absl::Time end_;
   absl::Mutex mutex_;
-  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t next_ ABSL_GUARDED_BY(mutex_) = 0;  // extent
   uint64_t offset_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t under_way_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -91,37 +91,46 @@ class Trial {
 
 }  // namespace
 
+double MeasureRate(const std::vector<TrialExtent>& extents, absl::Span<std::byte> memory,
+                   IoShape shape, std::unique_ptr<BlockReader> reader, absl::Duration duration) {
+  if (extents.empty() || memory.size() < shape.bytes()) return 0;
+  reader->OfferMemory(memory);
+  Trial trial(extents, memory, shape, std::move(reader));
+  return trial.Run(duration).value_or(0);
+}
+
 IoTuning MeasureIo(const std::vector<TrialExtent>& extents,
                    const std::function<std::unique_ptr<BlockReader>(IoShape)>& make_reader,
                    absl::Duration limit) {
-  auto memory = AlignedBuffer::Allocate(kMostUnderWay);
+  SharedRegion::Options options;
+  options.name = "odmoe-io-trial";
+  options.bytes = kMostUnderWay;
+  options.huge_pages = HugePages::kAuto;
+  const auto memory = SharedRegion::Create(options);
   if (extents.empty() || !memory.ok()) return {};
   const absl::Duration each =
-      limit / static_cast<double>(std::size(kRequestBytes) + std::size(kDepths) - 1);
-  size_t next_extent = 0;
+      limit / static_cast<double>(std::size(kRequestBytes) + std::size(kDepths));
   IoTuning best;
   bool failed = false;
   const auto attempt = [&](IoShape shape) {
     std::unique_ptr<BlockReader> reader;
     if (failed || shape.bytes() > kMostUnderWay) return;
     if ((reader = make_reader(shape)) == nullptr) return;
-    Trial trial(extents, memory->span(), shape, std::move(reader));
-    const std::optional<double> rate = trial.Run(each, next_extent);
-    if (!rate) {
+    const double rate =
+        MeasureRate(extents, (*memory)->bytes(), shape, std::move(reader), each);
+    if (rate == 0) {
       failed = true;
       return;
     }
     const bool larger = shape.bytes() > best.shape.bytes();
-    if (best.bytes_per_second == 0 || *rate > best.bytes_per_second * (larger ? kWorthIt : 1.0) ||
-        (!larger && *rate * kWorthIt > best.bytes_per_second)) {
-      best = {shape, *rate};
+    if (best.bytes_per_second == 0 || rate > best.bytes_per_second * (larger ? kWorthIt : 1.0) ||
+        (!larger && rate * kWorthIt > best.bytes_per_second)) {
+      best = {shape, rate};
     }
   };
-  for (uint64_t bytes : kRequestBytes) attempt({16, bytes});
+  for (uint64_t bytes : kRequestBytes) attempt({kUsualDepth, bytes});
   const uint64_t request_bytes = best.shape.request_bytes;
-  for (uint32_t depth : kDepths) {
-    if (depth != 16) attempt({depth, request_bytes});
-  }
+  for (uint32_t depth : kDepths) attempt({depth, request_bytes});
   return failed ? IoTuning{} : best;
 }
 

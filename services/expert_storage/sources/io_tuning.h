@@ -24,6 +24,11 @@ struct TrialExtent {
   uint64_t bytes = 0;   // likewise
 };
 
+// Bytes per second of reading the extents into `memory`, in turn and again from the first, for about
+// `duration`; 0: a read failed, or `memory` does not hold what the shape has under way.
+double MeasureRate(const std::vector<TrialExtent>& extents, absl::Span<std::byte> memory,
+                   IoShape shape, std::unique_ptr<BlockReader> reader, absl::Duration duration);
+
 // Reads the extents, in turn and again from the first, with different shapes for about `limit`
 // altogether, and says which was best: of those within a few percent of the fastest the one with
 // the fewest bytes under way, since what is under way cannot be overtaken. Blocks. Takes up to 32

@@ -41,6 +41,11 @@ class PreadReader final : public BlockReader {
     AddThread();
   }
 
+  void SetThroughBuffers(bool through_buffers) override {
+    absl::MutexLock lock(&mutex_);
+    queue_.SetThroughBuffers(through_buffers);
+  }
+
   Gauges gauges() const override {
     absl::MutexLock lock(&mutex_);
     return queue_.gauges();

@@ -179,7 +179,7 @@ bool ReadQueue::Cut(Operation& operation, Request& request) {
   bool in_place = true;
   if (extent.file->direct) {
     const uint64_t phase = from % kPage;
-    const bool alike = AlignedAddress(place - phase);
+    const bool alike = AlignedAddress(place - phase) && !shape_.through_buffers;
     const uint64_t end_in_place = request.begin_ + RoundUp(to - from, kPage);
     in_place = alike && phase == 0;
     if (alike && phase != 0) {
@@ -209,12 +209,16 @@ bool ReadQueue::Cut(Operation& operation, Request& request) {
 }
 
 std::byte* ReadQueue::TakeBuffer() {
-  if (buffers_.size() == 0) {
-    auto buffers = AlignedBuffer::Allocate(shape_.bytes());
+  if (buffers_ == nullptr) {
+    SharedRegion::Options options;
+    options.name = "odmoe-read-buffers";
+    options.bytes = shape_.bytes();
+    options.huge_pages = HugePages::kAuto;
+    auto buffers = SharedRegion::Create(options);
     if (!buffers.ok()) return nullptr;
     buffers_ = *std::move(buffers);
     for (uint32_t i = 0; i < shape_.depth; ++i) {
-      free_buffers_.push_back(buffers_.data() + i * shape_.request_bytes);
+      free_buffers_.push_back(buffers_->bytes().data() + i * shape_.request_bytes);
     }
   }
   if (free_buffers_.empty()) {  // stuck requests have theirs

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "services/core/io/aligned_buffer.h"
+#include "services/expert_storage/arena/shared_region.h"
 #include "services/expert_storage/sources/block_reader.h"
 
 namespace odmoe {
@@ -64,6 +65,7 @@ class ReadQueue {
   ~ReadQueue();
 
   void Add(BlockRead read);
+  void SetThroughBuffers(bool through_buffers) { shape_.through_buffers = through_buffers; }
   // The next request to give to the device; null: none may be now. It is under way from then on.
   Request* Next(absl::Time now);
   // It has been taken to its end.
@@ -78,7 +80,9 @@ class ReadQueue {
   uint32_t stuck() const { return stuck_; }
   const BlockReader::Gauges& gauges() const { return gauges_; }
   // Where requests that need a buffer have theirs; empty until the first of them.
-  absl::Span<std::byte> buffers() { return buffers_.span(); }
+  absl::Span<std::byte> buffers() const {
+    return buffers_ == nullptr ? absl::Span<std::byte>() : buffers_->bytes();
+  }
 
  private:
   Operation* Choose();
@@ -88,12 +92,12 @@ class ReadQueue {
   std::byte* TakeBuffer();
   void FinishIfOver(Operation* operation);
 
-  const IoShape shape_;
+  IoShape shape_;
   std::deque<Operation*> demands_;  // in order; owned
   std::deque<Operation*> others_;   // prefetches and the like; owned
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_requests_;
-  AlignedBuffer buffers_;
+  std::unique_ptr<SharedRegion> buffers_;
   std::vector<AlignedBuffer> more_buffers_;
   std::vector<std::byte*> free_buffers_;
   std::vector<Finished> finished_;

@@ -182,6 +182,10 @@ class UringReader final : public BlockReader {
     RunOnThread([&] { memory_.TakeBack(ring_, memory); });
   }
 
+  void SetThroughBuffers(bool through_buffers) override {
+    RunOnThread([&] { queue_.SetThroughBuffers(through_buffers); });
+  }
+
   Gauges gauges() const override {
     absl::MutexLock lock(&mutex_);
     return gauges_;
@@ -349,6 +353,10 @@ class UringReader final : public BlockReader {
     const bool fixed_file = ticket.file_slot >= 0;
     const int file = fixed_file ? ticket.file_slot : request.fd();
     const unsigned bytes = static_cast<unsigned>(request.bytes());
+    if (!queue_.buffers().empty() && !buffers_offered_) {
+      buffers_offered_ = true;
+      memory_.Offer(ring_, queue_.buffers());
+    }
     const int piece = memory_.Find(request.address(), request.bytes());
     if (piece >= 0) {
       io_uring_prep_read_fixed(sqe, file, request.address(), bytes, request.offset(), piece);
@@ -366,6 +374,7 @@ class UringReader final : public BlockReader {
   RegisteredFiles files_;
   RegisteredMemory memory_;
   ReadQueue queue_;
+  bool buffers_offered_ = false;
   std::vector<std::unique_ptr<Ticket>> tickets_;
   std::vector<Ticket*> free_tickets_;
   absl::Time next_look_ = absl::InfinitePast();

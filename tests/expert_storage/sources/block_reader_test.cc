@@ -87,7 +87,8 @@ TEST_P(BlockReaderTest, MoreFilesThanSlotsAndMemoryOfferedAndTakenBack) {
     if (round == 0) reader->OfferMemory(memory_.span());
     if (round == 1) {
       reader->TakeBackMemory(memory_.span());
-      EXPECT_EQ(reader->gauges().registered_bytes, 0);
+      // What is left are the reader's own buffers.
+      EXPECT_LE(reader->gauges().registered_bytes, 4 * (16 << 10));
     }
   }
   EXPECT_GT(reader->gauges().requests, files.size());

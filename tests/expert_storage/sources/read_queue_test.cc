@@ -102,7 +102,9 @@ TEST_F(ReadQueueTest, EveryOffsetSizeAndAddressArrivesByAlignedRequests) {
       Answer(queue, request);
     }
     ExpectContent(*wanted, offset);
-    if (skew > 0) EXPECT_EQ(wanted->memory.data()[0], before);
+    if (skew > 0) {
+      EXPECT_EQ(wanted->memory.data()[0], before);
+    }
     EXPECT_TRUE(queue.idle());
   }
 }
