@@ -46,6 +46,8 @@ ExpertStage::ExpertStage(const ModelConfig& config, ComputePool& pool, ExpertSto
   tokens_.resize(slots);
   row_of_slot_.resize(slots);
   output_.resize(slots * config.dim);
+  executing_ = executor_ != nullptr && remote.mode == RemoteMode::kExecute;
+  lookahead_.Pause(executing_);
   chosen_.reserve(config.routing.experts);
   ids_.reserve(config.routing.experts);
 }
@@ -58,11 +60,8 @@ absl::Status ExpertStage::Run(const Step& step, const LayerWeights& weights, int
   const std::unique_ptr<ExpertExecution> execution = StartThere(step, layer, x);
   const auto meanwhile = [&] {
     // What is executed is not brought: the link is for what somebody waits for.
-    if (executing_) {
-      lookahead_.Skip();
-    } else {
-      lookahead_.Predict(step, layer, hidden);
-    }
+    lookahead_.Pause(executing_);
+    lookahead_.Predict(step, layer, hidden);
     if (weights.has_ffn) shared_.Run(weights.ffn, x, shared_output_.data());
   };
   ODMOE_RETURN_IF_ERROR(RunHere(step, weights, layer, x, meanwhile));

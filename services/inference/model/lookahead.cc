@@ -6,7 +6,7 @@ namespace odmoe {
 
 void Lookahead::Predict(const Step& step, int32_t layer, const float* hidden) {
   predicted_.clear();
-  if (step.predictor == nullptr || step.tokens.size() > kMaxTokens) return;
+  if (paused_ || step.predictor == nullptr || step.tokens.size() > kMaxTokens) return;
   step.predictor->Predict(layer, hidden, predicted_);
   if (predicted_.empty()) return;
   step.use->predicted += predicted_.size();

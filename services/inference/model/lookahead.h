@@ -22,8 +22,8 @@ class Lookahead {
   // Predicts the layer after `layer` from hidden [tokens, dim] and has it prefetched.
   void Predict(const Step& step, int32_t layer, const float* hidden);
 
-  // Nothing is predicted for the layer after the one at hand.
-  void Skip() { predicted_.clear(); }
+  // Nothing is predicted while paused.
+  void Pause(bool paused) { paused_ = paused; }
 
   // Compares the experts chosen in `layer` with those predicted for it, if any were.
   void Count(const Step& step, int32_t layer, absl::Span<const int32_t> chosen);
@@ -31,6 +31,7 @@ class Lookahead {
  private:
   ExpertStore& store_;
   std::vector<ExpertId> predicted_;  // of one layer; empty: none
+  bool paused_ = false;
 };
 
 }  // namespace odmoe
