@@ -101,6 +101,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
 
   // For the service; all thread-safe.
   int64_t epoch() const { return epoch_; }
+  // How experts are read, and what its disks have had to do.
+  SourceStats source_stats() const { return source_->Stats(); }
   uint64_t budget_bytes() const { return budget_bytes_.load(); }
   uint64_t demand() const { return demand_; }  // experts of a layer that one token asks for
   // What the budget must be at least: one layer's demand.

@@ -190,6 +190,15 @@ void SayOpened(const Flags& flags, const HostedModel& model, const StoreStats& s
                model.name, model.store->catalog().expert_count(), stats.slot_count,
                FormatBytes(stats.slot_bytes), FormatBytes(stats.huge_page_bytes),
                FormatBytes(stats.locked_bytes), std::string(SourceKindName(model.source)));
+  const SourceStats source = model.store->source_stats();
+  if (source.queue_depth > 0) {
+    spdlog::info("{}: reads by {}, {} requests of {} under way, {}", model.name, source.reader,
+                 source.queue_depth, FormatBytes(source.request_bytes),
+                 source.measured_bytes_per_second > 0
+                     ? absl::StrCat(FormatBytes(static_cast<uint64_t>(
+                                        source.measured_bytes_per_second)), "/s when measured")
+                     : "not measured");
+  }
   if (flags.lock_memory && stats.locked_bytes == 0) {
     spdlog::warn("{}: its memory could not be locked: raise the limit (ulimit -l, LimitMEMLOCK)",
                  model.name);
