@@ -43,7 +43,7 @@ TEST(MessagesTest, AGgufFileIsNamedAsOne) {
   const TemporaryDirectory directory;
   WriteFileOrDie(directory / "m.gguf", "GGUF");
   EXPECT_THAT(FailureLine({"score", directory / "m.gguf", "-f", directory / "m.gguf"}, 1),
-              AllOf(HasSubstr("m.gguf"), HasSubstr("ends at")));
+              AllOf(HasSubstr("m.gguf: at offset 4"), HasSubstr("the file ends")));
   WriteFileOrDie(directory / "m", "no model");
   EXPECT_THAT(FailureLine({"score", directory / "m", "-f", directory / "m"}, 1),
               AllOf(HasSubstr("neither a model directory nor a GGUF file"),

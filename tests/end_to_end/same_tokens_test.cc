@@ -124,8 +124,8 @@ TEST(SameTokensTest, FromAGgufFileInPlace) {
   const std::string whole = directory / "tiny.gguf";
   ASSERT_EQ(Odmoe({"convert", TinyKimiCheckpoint(), "-o", whole, "--outtype", "f32", "--quiet"})
                 .exit.code, 0);
-  ASSERT_EQ(Odmoe({"convert", whole, "-o", directory / "parts.gguf", "--split-max-size", "10M",
-                   "--quiet"}).exit.code, 0);
+  ASSERT_EQ(Odmoe({"convert", TinyKimiCheckpoint(), "-o", directory / "parts.gguf", "--outtype",
+                   "f32", "--split-max-size", "10M", "--quiet"}).exit.code, 0);
   std::string shard;
   for (const auto& entry : std::filesystem::directory_iterator(directory.path())) {
     const std::string name = entry.path().filename();
