@@ -8,6 +8,8 @@
 #include "clients/cpp/expert_storage_proto.h"
 #include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
 #include "services/core/base/status_macros.h"
+#include "services/core/codec/telemetry_codec.h"
+#include "services/core/rpc/cancel_call.h"
 #include "services/core/rpc/channel.h"
 #include "services/core/rpc/status_codec.h"
 
@@ -33,6 +35,17 @@ absl::StatusOr<RemoteModel> FromProto(const v1::OpenedModel& proto) {
   model.max_batch = Unsigned(proto.max_batch());
   ODMOE_ASSIGN_OR_RETURN(model.source, expert_storage_client::FromProto(proto.source()));
   return model;
+}
+
+RemoteStoreStats StatsFromProto(const v1::StatsResponse& proto) {
+  RemoteStoreStats stats;
+  stats.model = proto.model();
+  stats.epoch = proto.epoch();
+  stats.store = expert_storage_client::FromProto(proto);
+  stats.telemetry = odmoe::FromProto(proto.telemetry());
+  stats.peak_rss_bytes = Unsigned(proto.peak_rss_bytes());
+  stats.uptime = expert_storage_client::FromProto(proto.uptime());
+  return stats;
 }
 
 class Admin final : public ExpertStorageAdmin {
@@ -99,18 +112,37 @@ class Admin final : public ExpertStorageAdmin {
     return description;
   }
 
-  absl::StatusOr<RemoteStoreStats> Stats(const std::string& model) override {
+  absl::StatusOr<RemoteStoreStats> Stats(const std::string& model, bool with_experts) override {
     v1::StatsRequest request;
     request.set_model(model);
+    request.set_with_experts(with_experts);
     v1::StatsResponse response;
     ODMOE_RETURN_IF_ERROR(Call(&v1::ExpertStorageService::Stub::Stats, request, response));
-    RemoteStoreStats stats;
-    stats.model = response.model();
-    stats.epoch = response.epoch();
-    stats.store = expert_storage_client::FromProto(response);
-    stats.peak_rss_bytes = Unsigned(response.peak_rss_bytes());
-    stats.uptime = expert_storage_client::FromProto(response.uptime());
-    return stats;
+    return StatsFromProto(response);
+  }
+
+  absl::Status WatchStats(const std::string& model, absl::Duration interval, bool with_experts,
+                          const Cancellation* cancellation,
+                          const OnStats& on_stats) override {
+    v1::WatchStatsRequest request;
+    request.set_model(model);
+    request.set_with_experts(with_experts);
+    *request.mutable_interval() = ToProto(interval);
+    grpc::ClientContext context;
+    const auto reader = stub_->WatchStats(&context, request);
+    const CancelCall cancel(context, cancellation);
+    bool stopped = false;
+    for (v1::WatchStatsResponse response; !stopped && reader->Read(&response);) {
+      std::vector<RemoteStoreStats> models;
+      for (const v1::StatsResponse& stats : response.stats()) {
+        models.push_back(StatsFromProto(stats));
+      }
+      stopped = !on_stats(std::move(models));
+    }
+    if (stopped) context.TryCancel();
+    const absl::Status status = FromGrpcStatus(reader->Finish());
+    stopped = stopped || (cancellation != nullptr && cancellation->cancelled());
+    return stopped ? absl::OkStatus() : status;
   }
 
  private:

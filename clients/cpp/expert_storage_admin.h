@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,10 +10,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "services/core/base/cancellation.h"
 #include "services/core/experts/budget.h"
 #include "services/core/experts/expert_catalog.h"
 #include "services/core/experts/expert_store.h"
 #include "services/core/experts/source_kind.h"
+#include "services/core/experts/store_telemetry.h"
 
 namespace odmoe {
 
@@ -35,6 +38,7 @@ struct RemoteStoreStats {
   std::string model;
   int64_t epoch = 0;
   StoreStats store;
+  StoreTelemetry telemetry;  // each expert's heat only where asked for
   uint64_t peak_rss_bytes = 0;
   absl::Duration uptime;
 };
@@ -68,7 +72,16 @@ class ExpertStorageAdmin {
     std::string kernel_target;   // what Execute computes with
   };
   virtual absl::StatusOr<Description> DescribeModel(const std::string& model) = 0;
-  virtual absl::StatusOr<RemoteStoreStats> Stats(const std::string& model) = 0;
+  virtual absl::StatusOr<RemoteStoreStats> Stats(const std::string& model,
+                                                 bool with_experts = false) = 0;
+  // Calls `on_stats` at once and then each `interval` (50 ms to an hour), on this thread, until it
+  // returns false or the cancellation, which may be null, is set: OK. An empty `model` here names
+  // all that are open. Where `on_stats` takes longer than the interval, fewer come, each of the
+  // moment. Errors: the call's, NOT_FOUND once the model named is closed. Has no time limit.
+  using OnStats = std::function<bool(std::vector<RemoteStoreStats> models)>;
+  virtual absl::Status WatchStats(const std::string& model, absl::Duration interval,
+                                  bool with_experts, const Cancellation* cancellation,
+                                  const OnStats& on_stats) = 0;
 };
 
 }  // namespace odmoe

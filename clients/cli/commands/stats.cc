@@ -1,4 +1,8 @@
 // odmoe stats: counters of expert-storage and inference services.
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,8 +14,11 @@
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/console/signals.h"
 #include "clients/cli/console/table.h"
+#include "clients/cli/console/terminal_screen.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/stats/live_stats.h"
+#include "clients/cli/stats/stats_report.h"
 #include "clients/cpp/expert_storage_admin.h"
 #include "clients/cpp/remote_language_model.h"
 #include "services/core/base/status_macros.h"
@@ -23,118 +30,17 @@ namespace {
 struct Options {
   std::vector<std::string> endpoints;
   std::string service = "auto";
-  double watch_seconds = 0.0;  // 0: once
+  double watch_seconds = 0.0;  // 0: not given
+  bool once = false;
   OutputOptions output;
 };
 
-// One service's answer, ready to be shown either way.
-struct Report {
-  std::string title;
-  Json json;
-  std::vector<std::vector<std::string>> rows;
-};
-
-double Share(uint64_t part, uint64_t whole) {
-  return whole == 0 ? 0.0 : double(part) / double(whole);
-}
-
-std::string Percent(double share) { return absl::StrFormat("%.1f%%", 100.0 * share); }
-
-Report StoreReport(const std::string& endpoint, const RemoteStoreStats& model) {
-  const StoreStats& s = model.store;
-  const double hit_rate = Share(s.hits, s.hits + s.misses);
-  Report report;
-  report.title = absl::StrCat("expert storage at ", endpoint, ": ", model.model);
-  report.json = {{"endpoint", endpoint},
-                 {"service", "expert_storage"},
-                 {"model", model.model},
-                 {"budget_bytes", s.budget_bytes},
-                 {"slot_bytes", s.slot_bytes},
-                 {"slot_count", s.slot_count},
-                 {"resident_experts", s.resident_experts},
-                 {"resident_bytes", s.resident_bytes},
-                 {"pinned_experts", s.pinned_experts},
-                 {"clients", s.clients},
-                 {"hits", s.hits},
-                 {"misses", s.misses},
-                 {"hit_rate", hit_rate},
-                 {"shared_misses", s.shared_misses},
-                 {"evictions", s.evictions},
-                 {"reads", s.reads},
-                 {"bytes_read", s.bytes_read},
-                 {"read_failures", s.read_failures},
-                 {"checksum_failures", s.checksum_failures},
-                 {"stall_ms", double(s.stall_ns) / 1e6},
-                 {"prefetches", s.prefetches},
-                 {"prefetch_reads", s.prefetch_reads},
-                 {"prefetch_useful", s.prefetch_useful},
-                 {"prefetch_wasted", s.prefetch_wasted},
-                 {"prefetch_dropped", s.prefetch_dropped},
-                 {"peak_rss_bytes", model.peak_rss_bytes},
-                 {"uptime_seconds", absl::ToDoubleSeconds(model.uptime)}};
-  report.rows = {
-      {"budget", absl::StrFormat("%s, %d slots of %s", FormatBytes(s.budget_bytes), s.slot_count,
-                                 FormatBytes(s.slot_bytes))},
-      {"resident", absl::StrFormat("%d experts, %s; %d pinned", s.resident_experts,
-                                   FormatBytes(s.resident_bytes), s.pinned_experts)},
-      {"hit rate", absl::StrFormat("%s of %d", Percent(hit_rate), s.hits + s.misses)},
-      {"read", absl::StrFormat("%s in %d reads; %d misses shared one", FormatBytes(s.bytes_read),
-                               s.reads, s.shared_misses)},
-      {"evictions", absl::StrCat(s.evictions)},
-      {"stalled", ShortDuration(absl::Nanoseconds(s.stall_ns))},
-      {"prefetch", absl::StrFormat("%d asked, %d read, %d useful, %d wasted, %d dropped",
-                                   s.prefetches, s.prefetch_reads, s.prefetch_useful,
-                                   s.prefetch_wasted, s.prefetch_dropped)},
-      {"failures",
-       absl::StrFormat("%d reads, %d checksums", s.read_failures, s.checksum_failures)},
-      {"clients", absl::StrCat(s.clients)},
-      {"peak memory", FormatBytes(model.peak_rss_bytes)},
-      {"up", ShortDuration(model.uptime)}};
-  return report;
-}
-
-Report InferenceReport(const std::string& endpoint, const InferenceStats& s) {
-  Report report;
-  report.title = absl::StrCat("inference at ", endpoint);
-  report.json = {{"endpoint", endpoint},
-                 {"service", "inference"},
-                 {"requests_running", s.requests_running},
-                 {"requests_waiting", s.requests_waiting},
-                 {"requests", s.requests},
-                 {"prompt_tokens", s.prompt_tokens},
-                 {"completion_tokens", s.completion_tokens},
-                 {"experts",
-                  {{"hits", s.experts.hits},
-                   {"misses", s.experts.misses},
-                   {"hit_rate", s.experts.hit_rate()},
-                   {"stall_ms", s.experts.stall_ms},
-                   {"bytes_read", s.experts.bytes_read},
-                   {"predicted", s.experts.predicted},
-                   {"recall", s.experts.recall()}}},
-                 {"peak_rss_bytes", s.peak_rss_bytes},
-                 {"uptime_seconds", absl::ToDoubleSeconds(s.uptime)}};
-  report.rows = {
-      {"requests", absl::StrFormat("%d ended, %d running, %d waiting", s.requests,
-                                   s.requests_running, s.requests_waiting)},
-      {"tokens", absl::StrFormat("%d of prompts, %d generated", s.prompt_tokens,
-                                 s.completion_tokens)},
-      {"hit rate", absl::StrFormat("%s of %d", Percent(s.experts.hit_rate()),
-                                   s.experts.hits + s.experts.misses)},
-      {"read", FormatBytes(s.experts.bytes_read)},
-      {"stalled", ShortDuration(absl::Milliseconds(s.experts.stall_ms))},
-      {"prediction", absl::StrFormat("%d predicted, recall %s", s.experts.predicted,
-                                     Percent(s.experts.recall()))},
-      {"peak memory", FormatBytes(s.peak_rss_bytes)},
-      {"up", ShortDuration(s.uptime)}};
-  return report;
-}
-
-absl::StatusOr<std::vector<Report>> AskStore(const std::string& endpoint) {
+absl::StatusOr<std::vector<StatsReport>> AskStore(const std::string& endpoint) {
   ODMOE_ASSIGN_OR_RETURN(const auto store, ExpertStorageAdmin::Connect(endpoint));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<RemoteModel> models, store->ListModels());
-  std::vector<Report> reports;
+  std::vector<StatsReport> reports;
   for (const RemoteModel& model : models) {
-    ODMOE_ASSIGN_OR_RETURN(const RemoteStoreStats stats, store->Stats(model.name));
+    ODMOE_ASSIGN_OR_RETURN(const RemoteStoreStats stats, store->Stats(model.name, true));
     reports.push_back(StoreReport(endpoint, stats));
   }
   if (reports.empty()) {
@@ -145,7 +51,8 @@ absl::StatusOr<std::vector<Report>> AskStore(const std::string& endpoint) {
 }
 
 // Both kinds of service live at endpoints that look alike: the wrong one says UNIMPLEMENTED.
-absl::StatusOr<std::vector<Report>> Ask(const std::string& endpoint, const std::string& service) {
+absl::StatusOr<std::vector<StatsReport>> Ask(const std::string& endpoint,
+                                             const std::string& service) {
   if (service != "inference") {
     auto reports = AskStore(endpoint);
     if (service == "storage" || !absl::IsUnimplemented(reports.status())) return reports;
@@ -156,26 +63,26 @@ absl::StatusOr<std::vector<Report>> Ask(const std::string& endpoint, const std::
         endpoint, " is neither an expert-storage nor an inference service"));
   }
   ODMOE_RETURN_IF_ERROR(stats.status());
-  return std::vector<Report>{InferenceReport(endpoint, *stats)};
+  return std::vector<StatsReport>{InferenceReport(endpoint, *stats)};
 }
 
-absl::StatusOr<std::vector<Report>> AskAll(const Options& options) {
-  std::vector<Report> all;
+absl::StatusOr<std::vector<StatsReport>> AskAll(const Options& options) {
+  std::vector<StatsReport> all;
   for (const std::string& endpoint : options.endpoints) {
-    ODMOE_ASSIGN_OR_RETURN(std::vector<Report> reports, Ask(endpoint, options.service));
-    for (Report& report : reports) all.push_back(std::move(report));
+    ODMOE_ASSIGN_OR_RETURN(std::vector<StatsReport> reports, Ask(endpoint, options.service));
+    for (StatsReport& report : reports) all.push_back(std::move(report));
   }
   return all;
 }
 
-std::string Render(const std::vector<Report>& reports, bool json) {
+std::string Render(const std::vector<StatsReport>& reports, bool json) {
   if (json) {
     Json services = Json::array();
-    for (const Report& report : reports) services.push_back(report.json);
+    for (const StatsReport& report : reports) services.push_back(report.json);
     return DumpJson(Json{{"services", std::move(services)}}) + "\n";
   }
   std::string text;
-  for (const Report& report : reports) {
+  for (const StatsReport& report : reports) {
     Table table(std::vector<Table::Column>(2));
     for (const auto& row : report.rows) table.AddRow({"  " + row[0], row[1]});
     absl::StrAppend(&text, text.empty() ? "" : "\n", report.title, "\n", table.ToString());
@@ -183,20 +90,48 @@ std::string Render(const std::vector<Report>& reports, bool json) {
   return text;
 }
 
+// One page a model, until q or Ctrl-C, which leave the terminal as it was.
+absl::Status RunLive(const Options& options) {
+  std::unique_ptr<TerminalScreen> screen;
+  std::atomic<TerminalScreen*> shown{nullptr};
+  absl::Notification interrupted;
+  const SignalScope signals([&] {
+    interrupted.Notify();
+    if (TerminalScreen* taken = shown.load()) taken->Wake();
+  });
+  ODMOE_ASSIGN_OR_RETURN(screen, TerminalScreen::Open());
+  shown = screen.get();
+  const auto interval = absl::Seconds(options.watch_seconds > 0.0 ? options.watch_seconds : 1.0);
+  const ServiceKind kind = options.service == "storage"     ? ServiceKind::kStorage
+                           : options.service == "inference" ? ServiceKind::kInference
+                                                            : ServiceKind::kAuto;
+  LiveStats live({TerminalScreen::HasColours(), TerminalScreen::HasUtf8()});
+  const StatsFeed feed(options.endpoints, kind, std::min(interval, absl::Hours(1)),
+                       [&] { screen->Wake(); });
+  while (!interrupted.HasBeenNotified()) {
+    live.Add(feed.Latest());
+    const TerminalSize size = screen->size();
+    if (!screen->Draw(live.Render(size.rows, size.columns))) break;
+    if (!live.OnKey(screen->Wait(absl::Now() + interval))) return absl::OkStatus();
+  }
+  return absl::CancelledError("interrupted");
+}
+
 absl::Status Run(const Options& options, Console& console) {
   if (options.endpoints.empty()) {
     return UsageError("give --endpoint (or set ODMOE_ENDPOINT): which services to ask");
   }
+  if (console.out_is_terminal() && isatty(STDIN_FILENO) == 1 && !options.once &&
+      !options.output.json) {
+    return RunLive(options);
+  }
   absl::Notification interrupted;
   const SignalScope signals([&] { interrupted.Notify(); });
   while (true) {
-    ODMOE_ASSIGN_OR_RETURN(const std::vector<Report> reports, AskAll(options));
-    std::string text = Render(reports, options.output.json);
-    const bool live = options.watch_seconds > 0.0;
-    // Home and clear below: the table is redrawn in place.
-    if (live && console.out_is_terminal() && !options.output.json) text = "\x1b[H\x1b[J" + text;
+    ODMOE_ASSIGN_OR_RETURN(const std::vector<StatsReport> reports, AskAll(options));
+    const std::string text = Render(reports, options.output.json);
     console.Out(text);
-    if (!live || !console.CheckOut().ok()) return absl::OkStatus();
+    if (options.watch_seconds <= 0.0 || !console.CheckOut().ok()) return absl::OkStatus();
     if (interrupted.WaitForNotificationWithTimeout(absl::Seconds(options.watch_seconds))) {
       return absl::CancelledError("interrupted");
     }
@@ -217,13 +152,19 @@ void AddStatsCommand(CLI::App& app, Invocation& invocation) {
   command->add_option("--service", options->service, "What the endpoints are; auto asks them")
       ->type_name("auto|storage|inference")
       ->check(CLI::IsMember({"auto", "storage", "inference"}));
-  command->add_option("--watch", options->watch_seconds, "Ask again each so many seconds")
-      ->type_name("[SECONDS=1]")
-      ->expected(0, 1)
-      ->default_str("1")
-      ->check(CLI::Range(0.05, 86400.0));
+  CLI::Option* watch =
+      command->add_option("--watch", options->watch_seconds, "Ask again each so many seconds")
+          ->type_name("[SECONDS=1]")
+          ->expected(0, 1)
+          ->default_str("1")
+          ->check(CLI::Range(0.05, 86400.0));
+  command->add_flag("--once", options->once, "Print the counters and end, on a terminal too")
+      ->excludes(watch);
   AddOutputOptions(*command, options->output);
   command->footer(
+      "On a terminal a live view: rates, hit rate over time, queues, tenants, clients, and a heat\n"
+      "map of layers x experts. tab, n, p, 1-9: the next, last or that model or service; r: heat\n"
+      "from now on; q or Ctrl-C: end. In a pipe, with --json or --once: the counters, once.\n"
       "Examples:\n"
       "  odmoe stats --endpoint 127.0.0.1:9001 --endpoint 127.0.0.1:9002\n"
       "  odmoe stats --endpoint 127.0.0.1:9001 --watch\n"

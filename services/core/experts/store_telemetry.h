@@ -61,14 +61,14 @@ struct UseCounters {
 struct ClientTelemetry {
   uint64_t id = 0;      // never used again in this store
   std::string name;     // as the client calls itself
-  std::string tenant;   // "" for the default one
+  std::string tenant;
   bool local = false;   // the store's own process: ReadExpert, and who uses the library
   UseCounters use;
   uint64_t unanswered = 0;  // gauge: misses under way
 };
 
 struct TenantTelemetry {
-  std::string name;             // "" for the default one
+  std::string name;
   uint64_t clients = 0;         // gauge: sessions open
   uint64_t resident_bytes = 0;  // gauge
   uint64_t quota_bytes = 0;     // 0: none
