@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "services/core/base/descriptor_reserve.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/http/http_connection.h"
 
@@ -127,7 +128,9 @@ class AcceptingHttpServer : public HttpServer {
 
   void Welcome(tcp::socket socket) {
     const int limit = context_.options.max_connections;
-    if (int(connections_.size()) >= limit + kMaxRefused) return;  // closes it
+    // Leaving here closes it.
+    if (int(connections_.size()) >= limit + kMaxRefused) return;
+    if (InDescriptorReserve(socket.native_handle())) return;
     ErrorCode ignored;
     socket.set_option(tcp::no_delay(true), ignored);  // a token is to leave when it is there
     const auto connection = std::make_shared<HttpConnection>(

@@ -20,6 +20,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "services/core/base/descriptor_reserve.h"
 
 namespace odmoe {
 namespace {
@@ -151,7 +152,9 @@ class Listener::Loop {
   void Run() {
     while (WaitForConnection()) {
       const int fd = accept4(listen_fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-      if (fd >= 0) {
+      if (fd >= 0 && InDescriptorReserve(fd)) {
+        close(fd);
+      } else if (fd >= 0) {
         const int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
                    sizeof on);  // fails on UNIX sockets: no matter

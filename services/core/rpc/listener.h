@@ -10,7 +10,8 @@
 namespace odmoe {
 
 // Accepts connections until destroyed, and survives what accept() can fail with: out of descriptors
-// or memory it waits and tries again. Thread-safe.
+// or memory it waits and tries again. Connections that would take of the last descriptors
+// (InDescriptorReserve) are closed at once. Thread-safe.
 class Listener {
  public:
   // Takes over a connected, non-blocking, close-on-exec socket. Runs on the accept thread.

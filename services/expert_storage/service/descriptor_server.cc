@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "services/core/base/descriptor_reserve.h"
 #include "services/core/base/status_macros.h"
 
 namespace odmoe {
@@ -236,7 +237,7 @@ class Server final : public DescriptorServer {
         if (errno != EAGAIN && errno != EINTR) accept_after_ = absl::Now() + kAcceptBackOff;
         return;
       }
-      if (SameUser(fd)) {
+      if (SameUser(fd) && !InDescriptorReserve(fd)) {
         connections_.push_back({std::make_shared<SocketPeer>(fd), absl::Now(), std::nullopt});
       } else {
         close(fd);
