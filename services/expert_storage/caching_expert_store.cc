@@ -112,6 +112,7 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       table_region_(std::move(table_region)),
       table_(table),
       tenants_(std::move(options.tenants)),
+      recorder_(source_->catalog()),
       working_set_(table, MakeEvictionPolicy(options.policy, PolicyLayers::Of(source_->catalog(),
                                                                             options.demand))),
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
@@ -124,6 +125,10 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
   for (size_t layer = 0; layer < catalog().layers().size(); ++layer) {
     layer_of_.insert(layer_of_.end(), catalog().layers()[layer].expert_count,
                      static_cast<int32_t>(layer));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    working_set_.set_recorder(&recorder_);
   }
   if (options.shadow_policies) {
     absl::MutexLock lock(&mutex_);
@@ -224,6 +229,7 @@ void CachingExpertStore::Prefetch(absl::Span<const ExpertId> ids) {
 }
 
 absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
+  const uint64_t found_by_source = source_->Stats().checksum_failures;  // it has a lock of its own
   absl::MutexLock lock(&mutex_);
   TakeAllAccesses();
   StoreStats stats = counters_;
@@ -239,8 +245,10 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
     const bool own = client == local_client_ || client == stream_client_;
     stats.clients += client->open && !own ? 1 : 0;
   }
-  stats.hits += clients_.hits();
-  stats.stall_ns = clients_.stall_ns();
+  const UseCounters use = clients_.UseOfAll();
+  stats.hits = use.hits;
+  stats.stall_ns = use.stall_ns;
+  stats.checksum_failures += found_by_source;
   const WorkingSet::Counters& counters = working_set_.counters();
   stats.evictions = counters.evictions;
   stats.prefetch_useful += counters.prefetch_useful;

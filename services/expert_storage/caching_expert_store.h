@@ -57,6 +57,7 @@
 #include "services/expert_storage/prefetch/prefetch_judge.h"
 #include "services/expert_storage/prefetch/prefetch_queue.h"
 #include "services/expert_storage/restart/working_set_file.h"
+#include "services/expert_storage/telemetry/demand_recorder.h"
 #include "services/expert_storage/tenants/tenant_table.h"
 #include "services/expert_storage/working_set.h"
 
@@ -100,6 +101,10 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   absl::StatusOr<StoreStats> Stats() override;
 
   // For the service; all thread-safe.
+  // What the counters do not tell; with `with_experts` each expert's heat too.
+  StoreTelemetry Telemetry(bool with_experts);
+  // Bytes of an expert have gone to another host.
+  void CountSent(uint64_t bytes) { remote_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   int64_t epoch() const { return epoch_; }
   // How experts are read, and what its disks have had to do.
   SourceStats source_stats() const { return source_->Stats(); }
@@ -261,6 +266,14 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // Erases a load that nobody waits for and that is not being read.
   void DropIfUnwanted(int64_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Telemetry (caching_expert_store_telemetry.cc).
+  void FillQueues(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FillUsers(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What began its read, whoever joined.
+  static ReadControl::Urgency BegunAs(const ExpertLoad& load);
+  // A miss has been answered, with its expert or an error.
+  void CountAnswer(const LoadWaiter& waiter, bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   // Prefetch (caching_expert_store_prefetch.cc).
   void StartPrefetch(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool TryPrefetch(const PrefetchWish& wish, Actions& actions)
@@ -303,6 +316,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   mutable absl::Mutex mutex_;
   std::vector<Arena::Segment> segments_ ABSL_GUARDED_BY(mutex_);  // that clients are to map
   Arena::Grants grants_ ABSL_GUARDED_BY(mutex_);  // when the arena last changed
+  DemandRecorder recorder_ ABSL_GUARDED_BY(mutex_);
   WorkingSet working_set_ ABSL_GUARDED_BY(mutex_);
   ClientRegistry clients_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_clock_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -326,6 +340,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
 
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool slot_may_be_free_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<uint64_t> remote_bytes_{0};
   std::atomic<bool> anyone_starved_{false};  // lets a batch's end skip the mutex
   absl::CondVar look_now_;                   // wakes the watch
   absl::Time last_look_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

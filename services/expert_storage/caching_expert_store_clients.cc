@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/core/base/descriptor_reserve.h"
 #include "services/core/base/status_macros.h"
 #include "services/expert_storage/caching_expert_store.h"
 
@@ -36,6 +38,11 @@ absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::MakeClient(std:
   options.shareable = shareable_;
   options.clients_write = true;
   ODMOE_ASSIGN_OR_RETURN(auto region, SharedRegion::Create(options));
+  if (shareable_ && InDescriptorReserve(region->fd())) {
+    return absl::ResourceExhaustedError(
+        "the store has no descriptor to spare for another client; raise its limit of open files "
+        "(ulimit -n), or try again when others have left");
+  }
   const PinPage page = PinPage::Format(region->bytes(), epoch_, arena_->shape().slot_limit());
   auto client = std::make_shared<StoreClient>(clients_.NewId(), std::move(name), tenant,
                                               std::move(region), page, catalog().layers().size());
@@ -86,6 +93,7 @@ void CachingExpertStore::TakeAccesses(StoreClient& client) {
 }
 
 void CachingExpertStore::TakeAllAccesses() {
+  recorder_.SetNow(absl::GetCurrentTimeNanos());
   for (const auto& client : clients_.all()) TakeAccesses(*client);
 }
 

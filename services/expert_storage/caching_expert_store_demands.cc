@@ -41,6 +41,7 @@ void CachingExpertStore::Begin(std::shared_ptr<PendingDemand> pending, Actions& 
   const Demand& demand = pending->demand;
   pending->number = ++demand_count_;
   pending->unanswered = demand.experts.size();
+  pending->arrived_us = recorder_.now_us();
   pending->deadline = demand.keeps_deadline || demand.deadline == absl::InfiniteFuture()
                           ? deadlines_.end()
                           : deadlines_.emplace(demand.deadline, pending);
@@ -101,11 +102,13 @@ void CachingExpertStore::ServeOne(LoadWaiter waiter, Actions& actions) {
   const int64_t expert = waiter.expert();
   if (const auto slot = working_set_.Find(expert)) {
     // It came between the client's look and now.
-    ++counters_.hits;
+    ++waiter.demand().client->use.hits;
     Answer(std::move(waiter), *slot, actions);
     return;
   }
   ++counters_.misses;
+  ++waiter.demand().client->use.misses;
+  recorder_.Missed(expert);
   auto [entry, fresh] = loads_.try_emplace(expert);
   if (!fresh && entry->second->stalled && hung_.size() < max_hung_) {
     // Read anew, beside the read that hangs: whichever comes first serves all.
@@ -127,6 +130,7 @@ void CachingExpertStore::ServeOne(LoadWaiter waiter, Actions& actions) {
 
 void CachingExpertStore::JoinLoad(ExpertLoad& load, LoadWaiter waiter) {
   ++counters_.shared_misses;
+  ++waiter.demand().client->use.shared_misses;
   const int32_t tenant = waiter.demand().client->tenant;
   if (load.state == ExpertLoad::State::kQueued && !WaitsFor(load, tenant)) {
     // It is read when the first of the tenants that wait for it has its turn.
@@ -164,8 +168,11 @@ void CachingExpertStore::AnswerAll(ExpertLoad& load, const absl::StatusOr<uint32
   const absl::Time now = absl::Now();
   std::vector<LoadWaiter> waiters;
   waiters.swap(load.waiters);
+  recorder_.SetNow(absl::ToUnixNanos(now));
   for (LoadWaiter& waiter : waiters) {
-    if (slot.ok() && waiter.demand().deadline < now) {
+    const bool late = slot.ok() && waiter.demand().deadline < now;
+    CountAnswer(waiter, slot.ok() && !late);
+    if (late) {
       Answer(std::move(waiter),
              absl::DeadlineExceededError(absl::StrCat(ExpertName(catalog().IdOf(load.expert)),
                                                       " arrived after its deadline")),

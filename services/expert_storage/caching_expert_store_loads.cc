@@ -145,6 +145,12 @@ void CachingExpertStore::SettleRead(ExpertLoad& load, Actions& actions) {
   const bool unwanted = load.cause == ExpertLoad::Cause::kPrefetch;
   ++counters_.reads;
   counters_.bytes_read += load.bytes;
+  const absl::Time now = absl::Now();
+  recorder_.SetNow(absl::ToUnixNanos(now));
+  recorder_.ReadDone(BegunAs(load), load.bytes, absl::ToInt64Microseconds(now - load.started));
+  if (!load.wished && !load.waiters.empty()) {
+    load.waiters.front().demand().client->use.bytes_read += load.bytes;
+  }
   if (load.wished) {
     ++counters_.prefetch_reads;
     if (!unwanted) {

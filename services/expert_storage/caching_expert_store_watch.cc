@@ -72,6 +72,7 @@ void CachingExpertStore::ExpireDemands(absl::Time now, Actions& actions) {
       const absl::Status status = waiter.pending->deferred
                                       ? HoldsTooMuch(*waiter.demand().client)
                                       : OverdueStatus(waiter.expert(), load);
+      CountAnswer(waiter, false);
       Answer(std::move(waiter), status, actions);
     });
     Forget(pending);

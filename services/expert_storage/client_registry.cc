@@ -12,8 +12,8 @@ void ClientRegistry::Add(std::shared_ptr<StoreClient> client) {
 bool ClientRegistry::Remove(const StoreClient& client) {
   for (size_t i = 0; i < clients_.size(); ++i) {
     if (clients_[i].get() != &client) continue;
-    hits_ += client.page.hits();
-    stall_ns_ += client.page.stall_ns();
+    if (gone_.size() <= static_cast<size_t>(client.tenant)) gone_.resize(client.tenant + 1);
+    gone_[client.tenant] += UseOf(client);
     pages_.erase(pages_.begin() + static_cast<ptrdiff_t>(i));
     clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i));  // may be the end of `client`
     return true;
@@ -28,15 +28,21 @@ const StoreClient* ClientRegistry::Find(uint64_t id) const {
   return nullptr;
 }
 
-uint64_t ClientRegistry::hits() const {
-  uint64_t sum = hits_;
-  for (const PinPage& page : pages_) sum += page.hits();
-  return sum;
+UseCounters ClientRegistry::UseOf(const StoreClient& client) {
+  UseCounters use = client.use;
+  use.hits += client.page.hits();
+  use.stall_ns += client.page.stall_ns();
+  return use;
 }
 
-uint64_t ClientRegistry::stall_ns() const {
-  uint64_t sum = stall_ns_;
-  for (const PinPage& page : pages_) sum += page.stall_ns();
+UseCounters ClientRegistry::UseOfThoseGone(int32_t tenant) const {
+  return static_cast<size_t>(tenant) < gone_.size() ? gone_[tenant] : UseCounters();
+}
+
+UseCounters ClientRegistry::UseOfAll() const {
+  UseCounters sum;
+  for (const UseCounters& gone : gone_) sum += gone;
+  for (const auto& client : clients_) sum += UseOf(*client);
   return sum;
 }
 

@@ -28,16 +28,18 @@ class ClientRegistry {
   absl::Span<const std::shared_ptr<StoreClient>> all() const { return clients_; }
   // Theirs, in the same order.
   absl::Span<const PinPage> pages() const { return pages_; }
+  // What a client has had, its page's counters included.
+  static UseCounters UseOf(const StoreClient& client);
+  // What a tenant's clients have had that are gone.
+  UseCounters UseOfThoseGone(int32_t tenant) const;
   // Of all clients ever.
-  uint64_t hits() const;
-  uint64_t stall_ns() const;
+  UseCounters UseOfAll() const;
 
  private:
   std::vector<std::shared_ptr<StoreClient>> clients_;
   std::vector<PinPage> pages_;
   uint64_t next_id_ = 1;
-  uint64_t hits_ = 0;      // of clients that are gone
-  uint64_t stall_ns_ = 0;  // of clients that are gone
+  std::vector<UseCounters> gone_;  // by tenant: what clients had that are gone
 };
 
 }  // namespace odmoe

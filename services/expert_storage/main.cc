@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,10 +15,12 @@
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 #include "services/core/formats/model_path.h"
+#include "services/core/http/metrics_server.h"
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/service/expert_storage_service.h"
 #include "services/expert_storage/service/store_host.h"
+#include "services/expert_storage/service/store_metrics.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -49,6 +52,7 @@ struct Flags {
   std::string state_dir;
   double state_interval = 10.0;  // seconds
   bool no_shadow_policies = false;
+  std::string metrics;
 };
 
 void Describe(CLI::App& app, Flags& flags) {
@@ -102,6 +106,9 @@ void Describe(CLI::App& app, Flags& flags) {
                  "(--remote-experts there); 0: none")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--metrics", flags.metrics,
+                 "Serve Prometheus metrics at http://HOST:PORT/metrics (port 0: any free one)")
+      ->type_name("HOST:PORT");
   app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
   app.add_option("--policy", flags.policy,
                  "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
@@ -247,6 +254,13 @@ absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
   server_options.services = {service->service()};
   server_options.service_names = {ExpertStorageServer::Name()};
   ODMOE_ASSIGN_OR_RETURN(const auto server, RpcServer::Start(server_options));
+  std::unique_ptr<MetricsServer> metrics;
+  if (!flags.metrics.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(metrics, MetricsServer::Start(flags.metrics, [&models] {
+                             return CollectStoreMetrics(models);
+                           }));
+    spdlog::info("metrics at {}", metrics->url());
+  }
   ODMOE_RETURN_IF_ERROR(AnnounceEndpoint(flags.endpoint_file, server->address()));
   spdlog::info("signal {}: draining; again to end at once", signals.Wait());
   server->SetServing(false);

@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "services/core/experts/pin_page.h"
 #include "services/core/experts/segment_message.h"
+#include "services/core/experts/store_telemetry.h"
 #include "services/expert_storage/arena/shared_region.h"
 
 namespace odmoe {
@@ -53,6 +54,7 @@ struct StoreClient {
   std::atomic<uint64_t> undelivered{0};
 
   uint64_t ring_position = 0;          // accesses of the page's ring already taken
+  UseCounters use;                     // but for the page's hits and stall
   std::vector<uint64_t> layer_clocks;  // the demand clock at the last demand, by catalog layer
   int32_t last_layer = -1;             // entry of the catalog's, demanded last
   uint64_t passes = 0;                 // how often a lower layer followed a higher one

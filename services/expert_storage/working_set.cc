@@ -117,6 +117,7 @@ void WorkingSet::Forget(int64_t expert) {
   evicted_.push_back({expert, state.prefetched});
   state.prefetched = false;
   policy_->Removed(expert);
+  if (recorder_ != nullptr) recorder_->Evicted(expert);
   --charges_[state.tenant].slots;
   --resident_;
   ++counters_.evictions;
@@ -144,6 +145,7 @@ void WorkingSet::Publish(int64_t expert, uint32_t slot, int32_t tenant, Arrival 
   state.prefetched = arrival == Arrival::kWished;
   if (arrival == Arrival::kDemanded) state.last_demand = ++demands_;
   policy_->Inserted(expert, tenant, arrival);
+  if (recorder_ != nullptr) recorder_->Inserted(expert);
   ++resident_;
   table_.Publish(expert, {slot, slots_.Fill(slot, expert)});
 }
@@ -154,6 +156,7 @@ void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
     shadows_->SetCapacity(slots_.in_circulation());
     shadows_->Demanded(client, expert);
   }
+  if (recorder_ != nullptr) recorder_->Demanded(expert);
   ExpertState& state = experts_[expert];
   if (state.slot < 0) return;
   state.last_demand = ++demands_;

@@ -15,6 +15,7 @@
 #include "services/expert_storage/policy/eviction_policy.h"
 #include "services/expert_storage/policy/shadow_policies.h"
 #include "services/expert_storage/slot_table.h"
+#include "services/expert_storage/telemetry/demand_recorder.h"
 
 namespace odmoe {
 
@@ -59,6 +60,8 @@ class WorkingSet {
   // When a slot's expert was last demanded, as a number that grows with each demand; 0: never, or
   // the slot is empty.
   uint64_t LastDemand(uint32_t slot) const;
+  // Tells `recorder` of demands, insertions and evictions from now on; it outlives this.
+  void set_recorder(DemandRecorder* recorder) { recorder_ = recorder; }
 
   // The slot of a resident expert.
   std::optional<uint32_t> Find(int64_t expert) const;
@@ -140,6 +143,7 @@ class WorkingSet {
   ResidencyTableWriter table_;
   std::unique_ptr<EvictionPolicy> policy_;
   std::unique_ptr<ShadowPolicies> shadows_;  // may be null
+  DemandRecorder* recorder_ = nullptr;
   std::vector<ExpertState> experts_;
   SlotTable slots_;
   std::vector<Charge> charges_;  // by tenant

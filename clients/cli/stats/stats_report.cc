@@ -39,6 +39,28 @@ Json UseJson(const UseCounters& use) {
           {"stall_ms", double(use.stall_ns) / 1e6}};
 }
 
+Json SourceJson(const SourceStats& source) {
+  Json disks = Json::array();
+  for (const DiskStats& disk : source.disks) {
+    disks.push_back({{"reads", disk.reads},
+                     {"bytes_read", disk.bytes_read},
+                     {"failures", disk.failures},
+                     {"bytes_under_way", disk.bytes_under_way}});
+  }
+  return {{"reader", source.reader},
+          {"past_page_cache", source.past_page_cache},
+          {"queue_depth", source.queue_depth},
+          {"request_bytes", source.request_bytes},
+          {"measured_bytes_per_second", source.measured_bytes_per_second},
+          {"requests", source.requests},
+          {"requests_under_way", source.requests_under_way},
+          {"requests_stuck", source.requests_stuck},
+          {"open_files", source.open_files},
+          {"answered_by_another_disk", source.answered_by_another_disk},
+          {"open_retries", source.open_retries},
+          {"disks", std::move(disks)}};
+}
+
 Json UsersJson(const StoreTelemetry& telemetry) {
   Json clients = Json::array();
   for (const ClientTelemetry& client : telemetry.clients) {
@@ -92,6 +114,7 @@ Json TelemetryJson(const StoreTelemetry& t) {
                                          {"latency_us", HistogramJson(t.reads[i].latency_us)}};
   }
   json["remote_bytes"] = t.remote_bytes;
+  json["source"] = SourceJson(t.source);
   json["queues"] = {{"slot", t.queues.waiting_for_slot},
                     {"disk", t.queues.waiting_for_disk},
                     {"prefetch", t.queues.prefetches},

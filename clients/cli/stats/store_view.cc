@@ -105,6 +105,10 @@ void AddFigures(const StoreHistory& history, int columns, const DrawingStyle& st
                                        Percentiles(t.lifetime_us),
                                        Percentiles(t.idle_before_evict_us),
                                        Percentiles(t.reuse_gap_us)));
+  if (t.source.requests_stuck > 0) {
+    page.Line("STUCK", absl::StrFormat("%d requests have been at a disk for a second or longer",
+                                       t.source.requests_stuck));
+  }
   if (s.read_failures + s.checksum_failures > 0) {
     page.Line("FAILURES", absl::StrFormat("%d reads failed, %d experts corrupt", s.read_failures,
                                           s.checksum_failures));

@@ -46,6 +46,56 @@ ReadTelemetry ReadsFromProto(const telemetry_v1::ReadTelemetry& proto) {
   return reads;
 }
 
+telemetry_v1::SourceTelemetry SourceToProto(const SourceStats& source) {
+  telemetry_v1::SourceTelemetry proto;
+  proto.set_reader(source.reader);
+  proto.set_past_page_cache(source.past_page_cache);
+  proto.set_queue_depth(source.queue_depth);
+  proto.set_request_bytes(SignedOf(source.request_bytes));
+  proto.set_measured_bytes_per_second(source.measured_bytes_per_second);
+  proto.set_requests(SignedOf(source.requests));
+  proto.set_requests_under_way(SignedOf(source.requests_under_way));
+  proto.set_requests_stuck(SignedOf(source.requests_stuck));
+  proto.set_reads_waiting(SignedOf(source.reads_waiting));
+  proto.set_open_files(SignedOf(source.open_files));
+  proto.set_registered_bytes(SignedOf(source.registered_bytes));
+  proto.set_checksum_failures(SignedOf(source.checksum_failures));
+  proto.set_answered_by_another_disk(SignedOf(source.answered_by_another_disk));
+  proto.set_open_retries(SignedOf(source.open_retries));
+  for (const DiskStats& disk : source.disks) {
+    telemetry_v1::DiskTelemetry& out = *proto.add_disks();
+    out.set_reads(SignedOf(disk.reads));
+    out.set_bytes_read(SignedOf(disk.bytes_read));
+    out.set_failures(SignedOf(disk.failures));
+    out.set_bytes_under_way(SignedOf(disk.bytes_under_way));
+  }
+  return proto;
+}
+
+SourceStats SourceFromProto(const telemetry_v1::SourceTelemetry& proto) {
+  SourceStats source;
+  source.reader = proto.reader();
+  source.past_page_cache = proto.past_page_cache();
+  source.queue_depth = static_cast<uint32_t>(std::min<uint64_t>(UnsignedOf(proto.queue_depth()),
+                                                                UINT32_MAX));
+  source.request_bytes = UnsignedOf(proto.request_bytes());
+  source.measured_bytes_per_second = proto.measured_bytes_per_second();
+  source.requests = UnsignedOf(proto.requests());
+  source.requests_under_way = UnsignedOf(proto.requests_under_way());
+  source.requests_stuck = UnsignedOf(proto.requests_stuck());
+  source.reads_waiting = UnsignedOf(proto.reads_waiting());
+  source.open_files = UnsignedOf(proto.open_files());
+  source.registered_bytes = UnsignedOf(proto.registered_bytes());
+  source.checksum_failures = UnsignedOf(proto.checksum_failures());
+  source.answered_by_another_disk = UnsignedOf(proto.answered_by_another_disk());
+  source.open_retries = UnsignedOf(proto.open_retries());
+  for (const telemetry_v1::DiskTelemetry& disk : proto.disks()) {
+    source.disks.push_back({"", UnsignedOf(disk.reads()), UnsignedOf(disk.bytes_read()),
+                            UnsignedOf(disk.failures()), UnsignedOf(disk.bytes_under_way())});
+  }
+  return source;
+}
+
 telemetry_v1::UseCounters UseToProto(const UseCounters& use) {
   telemetry_v1::UseCounters proto;
   proto.set_hits(SignedOf(use.hits));
@@ -133,6 +183,7 @@ telemetry_v1::StoreTelemetry ToProto(const StoreTelemetry& telemetry) {
   *proto.mutable_prefetch_reads() = ReadsToProto(telemetry.reads[1]);
   *proto.mutable_background_reads() = ReadsToProto(telemetry.reads[2]);
   proto.set_remote_bytes(SignedOf(telemetry.remote_bytes));
+  *proto.mutable_source() = SourceToProto(telemetry.source);
   telemetry_v1::QueueTelemetry& queues = *proto.mutable_queues();
   queues.set_waiting_for_slot(SignedOf(telemetry.queues.waiting_for_slot));
   queues.set_waiting_for_disk(SignedOf(telemetry.queues.waiting_for_disk));
@@ -166,6 +217,7 @@ StoreTelemetry FromProto(const telemetry_v1::StoreTelemetry& proto) {
   telemetry.reads = {ReadsFromProto(proto.demand_reads()), ReadsFromProto(proto.prefetch_reads()),
                      ReadsFromProto(proto.background_reads())};
   telemetry.remote_bytes = UnsignedOf(proto.remote_bytes());
+  telemetry.source = SourceFromProto(proto.source());
   telemetry.queues = {UnsignedOf(proto.queues().waiting_for_slot()),
                       UnsignedOf(proto.queues().waiting_for_disk()),
                       UnsignedOf(proto.queues().prefetches()),

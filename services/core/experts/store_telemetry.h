@@ -10,6 +10,7 @@
 
 #include "services/core/base/log_histogram.h"
 #include "services/core/experts/read_control.h"
+#include "services/core/experts/source_stats.h"
 
 namespace odmoe {
 
@@ -95,6 +96,7 @@ struct ShadowPolicyHits {
 
 struct StoreTelemetry {
   std::array<ReadTelemetry, kReadCauses> reads;  // by CauseIndex
+  SourceStats source;
   uint64_t remote_bytes = 0;  // sent to other hosts by ReadExpert
   QueueTelemetry queues;
 

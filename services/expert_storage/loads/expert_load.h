@@ -43,6 +43,7 @@ struct PendingDemand {
   uint64_t number = 0;    // of the store's demands
   size_t unanswered = 0;  // experts
   bool deferred = false;  // its client holds too much: not admitted yet
+  int64_t arrived_us = 0;  // on the store's DemandRecorder's clock
   Deadlines::iterator deadline;  // where it is, if the store keeps it
 };
 

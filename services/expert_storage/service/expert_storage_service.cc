@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
-#include "services/core/base/process_memory.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/rpc/serve_unary.h"
 #include "services/core/rpc/status_codec.h"
@@ -13,6 +11,7 @@
 #include "services/expert_storage/service/proto_convert.h"
 #include "services/expert_storage/service/read_expert_stream.h"
 #include "services/expert_storage/service/session.h"
+#include "services/expert_storage/service/stats_watches.h"
 
 namespace odmoe {
 namespace {
@@ -49,12 +48,16 @@ class Service final : public Contract, public ExpertStorageServer {
           const ExpertStorageServiceOptions& options)
       : models_(models),
         descriptors_(std::move(descriptors)),
+        watches_(models),
         stream_patience_(options.stream_patience),
         executor_(options.threads),
         execute_(models, options.compute_threads) {}
 
   grpc::Service* service() override { return this; }
-  void Drain() override { sessions_.Drain(); }
+  void Drain() override {
+    watches_.Drain();
+    sessions_.Drain();
+  }
 
   Unary* OpenModel(Context* context, const v1::OpenModelRequest* request,
                    v1::OpenModelResponse* response) override {
@@ -110,8 +113,13 @@ class Service final : public Contract, public ExpertStorageServer {
   Unary* Stats(Context* context, const v1::StatsRequest* request,
                v1::StatsResponse* response) override {
     return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
-      return FillStats(*request, *response);
+      return FillStats(models_, *request, *response);
     });
+  }
+
+  grpc::ServerWriteReactor<v1::WatchStatsResponse>* WatchStats(
+      Context*, const v1::WatchStatsRequest* request) override {
+    return watches_.Start(*request);
   }
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(Context*) override {
@@ -151,21 +159,10 @@ class Service final : public Contract, public ExpertStorageServer {
     return absl::OkStatus();
   }
 
-  absl::Status FillStats(const v1::StatsRequest& request, v1::StatsResponse& response) {
-    ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
-    ODMOE_ASSIGN_OR_RETURN(const auto model, models_.Find(request.model()));
-    ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, model->store->Stats());
-    response = odmoe::ToProto(stats);
-    response.set_model(model->name);
-    response.set_epoch(model->store->epoch());
-    response.set_peak_rss_bytes(static_cast<int64_t>(PeakRssBytes()));
-    *response.mutable_uptime() = odmoe::ToProto(absl::Now() - model->opened);
-    return absl::OkStatus();
-  }
-
   StoreHost& models_;
   const std::unique_ptr<DescriptorServer> descriptors_;
   SessionSet sessions_;
+  StatsWatches watches_;
   const absl::Duration stream_patience_;
   ThreadPool executor_;
   ExecuteCalls execute_;

@@ -14,6 +14,7 @@ namespace {
 namespace v1 = expert_storage_proto;
 
 constexpr absl::Duration kMaxTimeout = absl::Hours(1);
+constexpr absl::Duration kMinWatchInterval = absl::Milliseconds(50);
 
 v1::ExpertTensor ToProto(const ExpertTensor& tensor) {
   v1::ExpertTensor proto;
@@ -165,6 +166,17 @@ absl::StatusOr<absl::Duration> TimeoutFromProto(absl::string_view field,
     return InvalidField(field, "expected a duration above 0");
   }
   return std::min(timeout, kMaxTimeout);
+}
+
+absl::StatusOr<absl::Duration> WatchIntervalFromProto(const v1::WatchStatsRequest& request) {
+  if (!request.has_interval()) return absl::Seconds(1);
+  const google::protobuf::Duration& proto = request.interval();
+  const absl::Duration interval = absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+  if (proto.nanos() < 0 || proto.nanos() > 999'999'999 || interval < kMinWatchInterval ||
+      interval > kMaxTimeout) {
+    return InvalidField("interval", "expected 0.05 seconds to an hour");
+  }
+  return interval;
 }
 
 google::protobuf::Duration ToProto(absl::Duration duration) {

@@ -50,6 +50,10 @@ absl::StatusOr<std::vector<int64_t>> ExpertIndices(
 absl::StatusOr<absl::Duration> TimeoutFromProto(absl::string_view field,
                                                 const google::protobuf::Duration& timeout);
 
+// 50 ms to an hour; a second where it is absent. INVALID_ARGUMENT: out of range.
+absl::StatusOr<absl::Duration> WatchIntervalFromProto(
+    const expert_storage_proto::WatchStatsRequest& request);
+
 google::protobuf::Duration ToProto(absl::Duration duration);
 
 }  // namespace odmoe

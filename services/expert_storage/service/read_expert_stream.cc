@@ -139,6 +139,7 @@ grpc::ByteBuffer ReadExpertStream::NextChunk() {
       grpc::Slice(bytes, size, [](void* pin) { delete static_cast<std::shared_ptr<Pin>*>(pin); },
                   held)};
   offset_ += size;
+  model_->store->CountSent(size);
   return grpc::ByteBuffer(slices, 2);
 }
 

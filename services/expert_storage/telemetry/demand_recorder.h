@@ -9,7 +9,7 @@
 
 namespace odmoe {
 
-// A few nanoseconds a call (bench/store/telemetry), 40 bytes an expert. Time is what SetNow was
+// A few nanoseconds a call (bench/store_telemetry), 40 bytes an expert. Time is what SetNow was
 // told last: the store looks at the clock once for all it does under its lock, and so the accesses
 // of a client's ring happen when they are taken from it. Not thread-safe: the store calls it under
 // its lock. Experts are catalog indices.
@@ -17,7 +17,7 @@ class DemandRecorder {
  public:
   explicit DemandRecorder(const ExpertCatalog& catalog);
 
-  // Of a clock that does not go back.
+  // Of any clock; where it goes back, what spans that counts as no time.
   void SetNow(int64_t now_ns) { now_us_ = now_ns / 1000; }
   int64_t now_us() const { return now_us_; }
 

@@ -35,6 +35,18 @@ StoreTelemetry EveryFieldSet() {
   t.layers = {{3, 2, 1, 40, 5}, {4, 3, 2, 50, 6}};
   t.clients = {{1, "here", "", true, use(), 2}, {2, "there", "batch", false, use(), 3}};
   t.tenants = {{"", 1, 4096, 0, 1.0, use()}, {"batch", 2, 8192, 16384, 0.25, use()}};
+  t.source.reader = "io_uring";
+  t.source.past_page_cache = true;
+  t.source.queue_depth = 32;
+  t.source.measured_bytes_per_second = 3e9;
+  for (uint64_t* value :
+       {&t.source.request_bytes, &t.source.requests, &t.source.requests_under_way,
+        &t.source.requests_stuck, &t.source.reads_waiting, &t.source.open_files,
+        &t.source.registered_bytes, &t.source.checksum_failures,
+        &t.source.answered_by_another_disk, &t.source.open_retries}) {
+    *value = next++;
+  }
+  t.source.disks = {{"", 1, 2, 3, 4}, {"", 5, 6, 7, 8}};
   t.experts = {{7, true}, {8, false}, {0, true}};
   return t;
 }
@@ -63,6 +75,9 @@ TEST(TelemetryCodecTest, EveryFieldComesBack) {
   EXPECT_EQ(got.layers[1].misses, 6u);
   EXPECT_EQ(got.queues.background, sent.queues.background);
   EXPECT_EQ(got.remote_bytes, sent.remote_bytes);
+  EXPECT_EQ(got.source.reader, "io_uring");
+  EXPECT_EQ(got.source.open_retries, sent.source.open_retries);
+  EXPECT_EQ(got.source.disks[1].bytes_under_way, 8u);
 }
 
 TEST(TelemetryCodecTest, AServiceThatLiesIsReadAsFarAsItMakesSense) {

@@ -212,6 +212,45 @@ TEST_F(BadInputTest, OpenModelRefusesWhatItCannotOpen) {
                StatusCode::INVALID_ARGUMENT}});
 }
 
+grpc::Status WatchStats(Stub& stub, const std::function<void(v1::WatchStatsRequest&)>& change) {
+  v1::WatchStatsRequest request;
+  change(request);
+  grpc::ClientContext context;
+  Arm(context);
+  const auto reader = stub.WatchStats(&context, request);
+  v1::WatchStatsResponse response;
+  while (reader->Read(&response)) {
+  }
+  return reader->Finish();
+}
+
+TEST_F(BadInputTest, WatchStatsRefusesWhatItCannotWatch) {
+  OpenTheModel();
+  const auto interval = [](int64_t seconds, int32_t nanos) {
+    return [=](Stub& s) {
+      return WatchStats(s, [=](auto& r) {
+        r.mutable_interval()->set_seconds(seconds);
+        r.mutable_interval()->set_nanos(nanos);
+      });
+    };
+  };
+  ExpectEach({
+      {"other model", [](Stub& s) { return WatchStats(s, [](auto& r) { r.set_model("x"); }); },
+       StatusCode::NOT_FOUND},
+      {"long model",
+       [](Stub& s) {
+         return WatchStats(s, [](auto& r) { r.set_model(std::string(500, 'x')); });
+       },
+       StatusCode::INVALID_ARGUMENT},
+      {"no interval at all", interval(0, 0), StatusCode::INVALID_ARGUMENT},
+      {"too short", interval(0, 49'999'999), StatusCode::INVALID_ARGUMENT},
+      {"too long", interval(3601, 0), StatusCode::INVALID_ARGUMENT},
+      {"negative", interval(-1, 0), StatusCode::INVALID_ARGUMENT},
+      {"strange nanoseconds", interval(1, -1), StatusCode::INVALID_ARGUMENT},
+      {"beyond time", interval(INT64_MAX, 999'999'999), StatusCode::INVALID_ARGUMENT},
+  });
+}
+
 TEST_F(BadInputTest, WithoutAModelNothingIsFound) {
   ExpectEach({
       {"stats", [](Stub& s) { return Named(s, &Stub::Stats, ""); }, StatusCode::NOT_FOUND},

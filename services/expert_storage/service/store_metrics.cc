@@ -1,0 +1,285 @@
+#include "services/expert_storage/service/store_metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <filesystem>
+#include <limits>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/core/base/process_memory.h"
+
+namespace odmoe {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<ClientMetric::Label>;
+
+constexpr char kPrefix[] = "odmoe_expert_storage_";
+
+// Families in the making: one metric of each for each model and whatever else it differs by.
+class Families {
+ public:
+  // Starts a family; Add puts metrics into it.
+  void Begin(MetricType type, const char* name, const char* help) {
+    families_.push_back({absl::StrCat(kPrefix, name), help, type, {}});
+  }
+
+  void Add(Labels labels, double value) {
+    ClientMetric metric;
+    metric.label = std::move(labels);
+    if (families_.back().type == MetricType::Counter) {
+      metric.counter.value = value;
+    } else {
+      metric.gauge.value = value;
+    }
+    families_.back().metric.push_back(std::move(metric));
+  }
+
+  // Every second bucket, so powers of four: enough to see a distribution move. `unit`: what the
+  // histogram's 1 is in the metric's unit.
+  void Add(Labels labels, const LogHistogram& histogram, double unit) {
+    ClientMetric metric;
+    metric.label = std::move(labels);
+    uint64_t below = 0;
+    for (size_t i = 0; i + 1 < LogHistogram::kBuckets; ++i) {
+      below += histogram.counts[i];
+      if (i % 2 != 0) continue;
+      metric.histogram.bucket.push_back(
+          {below, unit * static_cast<double>(LogHistogram::UpperBound(i))});
+    }
+    const uint64_t count = histogram.count();
+    metric.histogram.bucket.push_back({count, std::numeric_limits<double>::infinity()});
+    metric.histogram.sample_count = count;
+    metric.histogram.sample_sum = unit * static_cast<double>(histogram.sum);
+    families_.back().metric.push_back(std::move(metric));
+  }
+
+  std::string Text() const { return prometheus::TextSerializer().Serialize(families_); }
+
+ private:
+  std::vector<MetricFamily> families_;
+};
+
+Labels Of(const ModelMetrics& model) { return {{"model", model.model}}; }
+Labels Of(const ModelMetrics& model, const char* name, std::string value) {
+  return {{"model", model.model}, {name, std::move(value)}};
+}
+
+struct Figure {
+  MetricType type;
+  const char* name;
+  const char* help;
+  uint64_t StoreStats::*value;
+};
+
+constexpr Figure kFigures[] = {
+    {MetricType::Gauge, "budget_bytes", "Memory experts may take", &StoreStats::budget_bytes},
+    {MetricType::Gauge, "slots", "Experts that can be resident", &StoreStats::slot_count},
+    {MetricType::Gauge, "resident_experts", "Experts in memory", &StoreStats::resident_experts},
+    {MetricType::Gauge, "resident_bytes", "Memory of their slots", &StoreStats::resident_bytes},
+    {MetricType::Gauge, "pinned_experts", "Experts in use", &StoreStats::pinned_experts},
+    {MetricType::Gauge, "clients", "Sessions open", &StoreStats::clients},
+    {MetricType::Counter, "hits_total", "Experts pinned without waiting", &StoreStats::hits},
+    {MetricType::Counter, "misses_total", "Experts asked for and not resident",
+     &StoreStats::misses},
+    {MetricType::Counter, "shared_misses_total", "Misses that joined a read under way",
+     &StoreStats::shared_misses},
+    {MetricType::Counter, "evictions_total", "Experts evicted", &StoreStats::evictions},
+    {MetricType::Counter, "read_failures_total", "Reads that failed",
+     &StoreStats::read_failures},
+    {MetricType::Counter, "checksum_failures_total", "Experts whose bytes were corrupt",
+     &StoreStats::checksum_failures},
+    {MetricType::Counter, "prefetches_total", "Experts asked to be prefetched",
+     &StoreStats::prefetches},
+    {MetricType::Counter, "prefetches_useful_total", "Prefetched, then demanded",
+     &StoreStats::prefetch_useful},
+    {MetricType::Counter, "prefetches_wasted_total", "Prefetched, and evicted undemanded",
+     &StoreStats::prefetch_wasted},
+    {MetricType::Counter, "prefetches_dropped_total", "Not read: resident, late, or no slot",
+     &StoreStats::prefetch_dropped},
+};
+
+void AddReads(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto each = [&](auto add) {
+    for (const ModelMetrics& model : models) {
+      for (size_t i = 0; i < kReadCauses; ++i) {
+        add(Of(model, "cause", kReadCauseNames[i]), model.telemetry.reads[i]);
+      }
+    }
+  };
+  families.Begin(MetricType::Counter, "reads_total", "Experts read, by what began the read");
+  each([&](Labels l, const ReadTelemetry& r) { families.Add(std::move(l), double(r.reads)); });
+  families.Begin(MetricType::Counter, "read_bytes_total", "Bytes of those reads");
+  each([&](Labels l, const ReadTelemetry& r) { families.Add(std::move(l), double(r.bytes)); });
+  families.Begin(MetricType::Gauge, "reads_under_way", "Reads handed to the disk");
+  each([&](Labels l, const ReadTelemetry& r) { families.Add(std::move(l), double(r.under_way)); });
+  families.Begin(MetricType::Histogram, "read_seconds", "From handing over a read to its end");
+  each([&](Labels l, const ReadTelemetry& r) { families.Add(std::move(l), r.latency_us, 1e-6); });
+  families.Begin(MetricType::Counter, "remote_bytes_total", "Bytes sent to other hosts");
+  for (const ModelMetrics& m : models) families.Add(Of(m), double(m.telemetry.remote_bytes));
+}
+
+void AddSource(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto add = [&](MetricType type, const char* name, const char* help,
+                       uint64_t SourceStats::*value) {
+    families.Begin(type, name, help);
+    for (const ModelMetrics& m : models) {
+      families.Add(Of(m), double(m.telemetry.source.*value));
+    }
+  };
+  add(MetricType::Counter, "device_requests_total", "Requests to devices",
+      &SourceStats::requests);
+  add(MetricType::Gauge, "device_requests_under_way", "Of these, now",
+      &SourceStats::requests_under_way);
+  add(MetricType::Gauge, "device_requests_stuck", "Of these, for a second or longer",
+      &SourceStats::requests_stuck);
+  add(MetricType::Gauge, "open_expert_files", "Expert files open", &SourceStats::open_files);
+  add(MetricType::Counter, "open_retries_total", "For want of descriptors or memory",
+      &SourceStats::open_retries);
+  add(MetricType::Counter, "answered_by_another_disk_total", "Reads that one disk failed",
+      &SourceStats::answered_by_another_disk);
+  const auto disks = [&](MetricType type, const char* name, const char* help,
+                         uint64_t DiskStats::*value) {
+    families.Begin(type, name, help);
+    for (const ModelMetrics& m : models) {
+      const std::vector<DiskStats>& all = m.telemetry.source.disks;
+      for (size_t i = 0; i < all.size(); ++i) {
+        families.Add(Of(m, "disk", absl::StrCat(i)), double(all[i].*value));
+      }
+    }
+  };
+  disks(MetricType::Counter, "disk_read_bytes_total", "Bytes read from a directory",
+        &DiskStats::bytes_read);
+  disks(MetricType::Counter, "disk_failures_total", "Its reads that failed",
+        &DiskStats::failures);
+}
+
+void AddQueues(const std::vector<ModelMetrics>& models, Families& families) {
+  families.Begin(MetricType::Gauge, "queued_experts", "Experts waiting, by what for");
+  for (const ModelMetrics& model : models) {
+    const QueueTelemetry& queues = model.telemetry.queues;
+    families.Add(Of(model, "queue", "slot"), double(queues.waiting_for_slot));
+    families.Add(Of(model, "queue", "disk"), double(queues.waiting_for_disk));
+    families.Add(Of(model, "queue", "prefetch"), double(queues.prefetches));
+    families.Add(Of(model, "queue", "background"), double(queues.background));
+  }
+}
+
+void AddDistributions(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto add = [&](const char* name, const char* help, LogHistogram StoreTelemetry::*histogram,
+                       double unit) {
+    families.Begin(MetricType::Histogram, name, help);
+    for (const ModelMetrics& m : models) families.Add(Of(m), m.telemetry.*histogram, unit);
+  };
+  add("stall_seconds", "Of a miss, from its arrival to its answer", &StoreTelemetry::stall_us,
+      1e-6);
+  add("lifetime_seconds", "Residency of experts evicted", &StoreTelemetry::lifetime_us, 1e-6);
+  add("lifetime_demands", "The same, in demands of all experts", &StoreTelemetry::lifetime_demands,
+      1.0);
+  add("idle_before_evict_seconds", "Of experts evicted, since their last demand",
+      &StoreTelemetry::idle_before_evict_us, 1e-6);
+  add("idle_before_evict_demands", "The same, in demands of all experts",
+      &StoreTelemetry::idle_before_evict_demands, 1.0);
+  add("reuse_gap_seconds", "Between two demands of one expert", &StoreTelemetry::reuse_gap_us,
+      1e-6);
+  add("reuse_gap_demands", "The same, in demands of all experts",
+      &StoreTelemetry::reuse_gap_demands, 1.0);
+}
+
+void AddLayers(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto add = [&](MetricType type, const char* name, const char* help,
+                       uint64_t LayerTelemetry::*value) {
+    families.Begin(type, name, help);
+    for (const ModelMetrics& model : models) {
+      for (const LayerTelemetry& layer : model.telemetry.layers) {
+        families.Add(Of(model, "layer", absl::StrCat(layer.layer)), double(layer.*value));
+      }
+    }
+  };
+  add(MetricType::Gauge, "layer_resident_experts", "Experts of a layer in memory",
+      &LayerTelemetry::resident);
+  add(MetricType::Counter, "layer_demands_total", "Experts of a layer asked for",
+      &LayerTelemetry::demands);
+  add(MetricType::Counter, "layer_misses_total", "Of those, not resident",
+      &LayerTelemetry::misses);
+}
+
+void AddTenants(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto add = [&](MetricType type, const char* name, const char* help, auto value) {
+    families.Begin(type, name, help);
+    for (const ModelMetrics& model : models) {
+      for (const TenantTelemetry& tenant : model.telemetry.tenants) {
+        families.Add(Of(model, "tenant", tenant.name), double(value(tenant)));
+      }
+    }
+  };
+  using Tenant = const TenantTelemetry&;
+  add(MetricType::Gauge, "tenant_clients", "Sessions of a tenant",
+      [](Tenant t) { return t.clients; });
+  add(MetricType::Gauge, "tenant_resident_bytes", "Memory of experts a tenant brought in",
+      [](Tenant t) { return t.resident_bytes; });
+  add(MetricType::Gauge, "tenant_quota_bytes", "Most that may be; 0: no bound",
+      [](Tenant t) { return t.quota_bytes; });
+  add(MetricType::Counter, "tenant_hits_total", "Experts its clients pinned without waiting",
+      [](Tenant t) { return t.use.hits; });
+  add(MetricType::Counter, "tenant_misses_total", "Experts they asked for, not resident",
+      [](Tenant t) { return t.use.misses; });
+  add(MetricType::Counter, "tenant_read_bytes_total", "Bytes of reads their misses began",
+      [](Tenant t) { return t.use.bytes_read; });
+  add(MetricType::Counter, "tenant_failures_total", "Misses answered with an error",
+      [](Tenant t) { return t.use.failures; });
+  add(MetricType::Counter, "tenant_stall_seconds_total", "Time they waited for misses",
+      [](Tenant t) { return double(t.use.stall_ns) * 1e-9; });
+}
+
+// Under the names that Prometheus' own clients use.
+std::string ProcessMetricsText() {
+  std::error_code error;
+  uint64_t descriptors = 0;
+  for (std::filesystem::directory_iterator it("/proc/self/fd", error), end; !error && it != end;
+       it.increment(error)) {
+    ++descriptors;
+  }
+  return absl::StrCat(
+      "# HELP process_resident_memory_bytes Resident memory, the experts' included\n"
+      "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes ", RssBytes(),
+      "\n# HELP process_open_fds Open file descriptors\n# TYPE process_open_fds gauge\n"
+      "process_open_fds ", descriptors, "\n");
+}
+
+}  // namespace
+
+std::string StoreMetricsText(const std::vector<ModelMetrics>& models) {
+  Families families;
+  for (const Figure& figure : kFigures) {
+    families.Begin(figure.type, figure.name, figure.help);
+    for (const ModelMetrics& m : models) families.Add(Of(m), double(m.stats.*figure.value));
+  }
+  families.Begin(MetricType::Counter, "client_stall_seconds_total",
+                 "Time clients waited for misses, as they measured it");
+  for (const ModelMetrics& m : models) families.Add(Of(m), double(m.stats.stall_ns) * 1e-9);
+  AddReads(models, families);
+  AddSource(models, families);
+  AddQueues(models, families);
+  AddDistributions(models, families);
+  AddLayers(models, families);
+  AddTenants(models, families);
+  return families.Text();
+}
+
+std::string CollectStoreMetrics(const StoreHost& models) {
+  std::vector<ModelMetrics> metrics;
+  for (const auto& model : models.List()) {
+    const auto stats = model->store->Stats();
+    if (!stats.ok()) continue;
+    metrics.push_back({model->name, *stats, model->store->Telemetry(false)});
+  }
+  return StoreMetricsText(metrics) + ProcessMetricsText();
+}
+
+}  // namespace odmoe
