@@ -1,5 +1,5 @@
-// Attaches to a store, pins the experts named on the command line, says so, and holds them until it
-// is killed.
+// Attaches to a store, pins the experts named on the command line, says both, and holds them until
+// it is killed.
 //
 //   odmoe_pinning_client ENDPOINT LAYER EXPERT...
 #include <unistd.h>
@@ -18,11 +18,15 @@ int main(int argc, char** argv) {
     std::cerr << store.status() << "\n";
     return 1;
   }
+  std::cout << "attached" << std::endl;
   std::vector<odmoe::ExpertId> ids;
   for (int i = 3; i < argc; ++i) ids.push_back({std::atoi(argv[2]), std::atoi(argv[i])});
   const auto batch = (*store)->Acquire(ids, absl::Now() + absl::Minutes(1));
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (!batch.ok() || !(*batch)->Wait(i).ok()) return 1;
+  absl::Status status = batch.status();
+  for (size_t i = 0; status.ok() && i < ids.size(); ++i) status = (*batch)->Wait(i).status();
+  if (!status.ok()) {
+    std::cerr << status << std::endl;
+    return 1;
   }
   std::cout << "pinned" << std::endl;
   while (true) pause();
