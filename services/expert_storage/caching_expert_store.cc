@@ -101,6 +101,7 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
                                        std::unique_ptr<SharedRegion> table_region,
                                        ResidencyTableWriter table, Options options)
     : epoch_(table.shape().epoch),
+      policy_(options.policy),
       prefetch_enabled_(options.prefetch),
       shareable_(options.shareable),
       demand_(options.demand),

@@ -269,8 +269,6 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // Telemetry (caching_expert_store_telemetry.cc).
   void FillQueues(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillUsers(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What began its read, whoever joined.
-  static ReadControl::Urgency BegunAs(const ExpertLoad& load);
   // A miss has been answered, with its expert or an error.
   void CountAnswer(const LoadWaiter& waiter, bool ok) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -294,6 +292,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void RetryReads(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int64_t epoch_;
+  const PolicyKind policy_;
   const bool prefetch_enabled_;
   const bool shareable_;
   const uint64_t demand_;

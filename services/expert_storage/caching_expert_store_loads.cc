@@ -68,6 +68,7 @@ void CachingExpertStore::StartRead(ExpertLoad& load, uint32_t slot, ReadControl:
                                    Actions& actions) {
   load.slot = slot;
   load.state = ExpertLoad::State::kReading;
+  load.begun_as = urgency;
   load.control = std::make_shared<ReadControl>(urgency);
   under_way_.Begin(load, absl::Now());
   actions.reads.push_back(&load);
@@ -147,8 +148,8 @@ void CachingExpertStore::SettleRead(ExpertLoad& load, Actions& actions) {
   counters_.bytes_read += load.bytes;
   const absl::Time now = absl::Now();
   recorder_.SetNow(absl::ToUnixNanos(now));
-  recorder_.ReadDone(BegunAs(load), load.bytes, absl::ToInt64Microseconds(now - load.started));
-  if (!load.wished && !load.waiters.empty()) {
+  recorder_.ReadDone(load.begun_as, load.bytes, absl::ToInt64Microseconds(now - load.started));
+  if (load.begun_as == ReadControl::Urgency::kDemand && !load.waiters.empty()) {
     load.waiters.front().demand().client->use.bytes_read += load.bytes;
   }
   if (load.wished) {

@@ -1,4 +1,5 @@
 // What CachingExpertStore tells of itself beyond its counters.
+#include <string>
 #include <utility>
 
 #include "services/expert_storage/caching_expert_store.h"
@@ -13,7 +14,9 @@ StoreTelemetry CachingExpertStore::Telemetry(bool with_experts) {
     recorder_.Fill(with_experts, telemetry);
     FillQueues(telemetry);
     FillUsers(telemetry);
+    telemetry.shadow_policies = working_set_.ShadowHits();
   }
+  telemetry.policy = std::string(PolicyKindName(policy_));
   telemetry.source = source_->Stats();
   telemetry.remote_bytes = remote_bytes_.load(std::memory_order_relaxed);
   // By the table that clients read, which needs no lock.
@@ -27,12 +30,17 @@ StoreTelemetry CachingExpertStore::Telemetry(bool with_experts) {
 
 void CachingExpertStore::FillQueues(StoreTelemetry& telemetry) const {
   for (const ExpertLoad* load : under_way_.active()) {
-    ++telemetry.reads[CauseIndex(BegunAs(*load))].under_way;
+    ++telemetry.reads[CauseIndex(load->begun_as)].under_way;
   }
   // The queue moves on as soon as the disk and a slot are there: what holds it up, it waits for.
   (scheduler_.any_blocked() ? telemetry.queues.waiting_for_slot
                             : telemetry.queues.waiting_for_disk) = scheduler_.queued();
+  telemetry.queues.waiting_for_slot += deferred_;
   telemetry.queues.prefetches = prefetches_.size();
+  telemetry.queues.background = restores_.size();
+  const PrefetchJudge::Counters& judged = judge_.counters();
+  telemetry.prefetch = {judged.useful_bytes, judged.late_bytes, judged.wasted_bytes,
+                        judged.delayed_demands, judged.shut_offs};
 }
 
 void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
@@ -50,7 +58,7 @@ void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
     out.id = client->id;
     out.name = client->name;
     out.tenant = tenants_[client->tenant].name;
-    out.local = client == local_client_;
+    out.local = client->kind != StoreClient::Kind::kSession;
     out.use = ClientRegistry::UseOf(*client);
     TenantTelemetry& tenant = telemetry.tenants[client->tenant];
     tenant.use += out.use;
@@ -62,10 +70,6 @@ void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
       if (client.id == pending->demand.client->id) client.unanswered += pending->unanswered;
     }
   }
-}
-
-ReadControl::Urgency CachingExpertStore::BegunAs(const ExpertLoad& load) {
-  return load.wished ? ReadControl::Urgency::kPrefetch : ReadControl::Urgency::kDemand;
 }
 
 void CachingExpertStore::CountAnswer(const LoadWaiter& waiter, bool ok) {

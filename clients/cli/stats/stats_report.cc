@@ -114,6 +114,17 @@ Json TelemetryJson(const StoreTelemetry& t) {
                                          {"latency_us", HistogramJson(t.reads[i].latency_us)}};
   }
   json["remote_bytes"] = t.remote_bytes;
+  json["prefetch"] = {{"useful_bytes", t.prefetch.useful_bytes},
+                      {"late_bytes", t.prefetch.late_bytes},
+                      {"wasted_bytes", t.prefetch.wasted_bytes},
+                      {"delayed_demands", t.prefetch.delayed_demands},
+                      {"shut_offs", t.prefetch.shut_offs}};
+  json["policy"] = t.policy;
+  json["shadow_policies"] = Json::array();
+  for (const ShadowPolicyHits& shadow : t.shadow_policies) {
+    json["shadow_policies"].push_back(
+        {{"policy", shadow.policy}, {"demands", shadow.demands}, {"hits", shadow.hits}});
+  }
   json["source"] = SourceJson(t.source);
   json["queues"] = {{"slot", t.queues.waiting_for_slot},
                     {"disk", t.queues.waiting_for_disk},

@@ -105,6 +105,14 @@ void AddFigures(const StoreHistory& history, int columns, const DrawingStyle& st
                                        Percentiles(t.lifetime_us),
                                        Percentiles(t.idle_before_evict_us),
                                        Percentiles(t.reuse_gap_us)));
+  if (!t.shadow_policies.empty()) {
+    std::string hits = absl::StrCat(PrintableText(t.policy, 16), " in use; would have hit:");
+    for (const ShadowPolicyHits& shadow : t.shadow_policies) {
+      absl::StrAppend(&hits, " ", PrintableText(shadow.policy, 16), " ",
+                      Percent(Share(double(shadow.hits), double(shadow.demands))));
+    }
+    page.Line("policy", hits);
+  }
   if (t.source.requests_stuck > 0) {
     page.Line("STUCK", absl::StrFormat("%d requests have been at a disk for a second or longer",
                                        t.source.requests_stuck));
@@ -158,7 +166,7 @@ void AddUsers(const StoreTelemetry& t, Page& page) {
   for (size_t i = 0; i < clients.size() && i < kMostUsers; ++i) {
     const ClientTelemetry& client = *clients[i];
     add(table,
-        {absl::StrCat(client.id), client.local ? "(remote hosts)" : PrintableText(client.name, 24),
+        {absl::StrCat(client.id), PrintableText(client.name, 24),
          PrintableText(client.tenant, 24)},
         client.use);
   }

@@ -184,6 +184,12 @@ telemetry_v1::StoreTelemetry ToProto(const StoreTelemetry& telemetry) {
   *proto.mutable_background_reads() = ReadsToProto(telemetry.reads[2]);
   proto.set_remote_bytes(SignedOf(telemetry.remote_bytes));
   *proto.mutable_source() = SourceToProto(telemetry.source);
+  telemetry_v1::PrefetchTelemetry& prefetch = *proto.mutable_prefetch();
+  prefetch.set_useful_bytes(SignedOf(telemetry.prefetch.useful_bytes));
+  prefetch.set_late_bytes(SignedOf(telemetry.prefetch.late_bytes));
+  prefetch.set_wasted_bytes(SignedOf(telemetry.prefetch.wasted_bytes));
+  prefetch.set_delayed_demands(SignedOf(telemetry.prefetch.delayed_demands));
+  prefetch.set_shut_offs(SignedOf(telemetry.prefetch.shut_offs));
   telemetry_v1::QueueTelemetry& queues = *proto.mutable_queues();
   queues.set_waiting_for_slot(SignedOf(telemetry.queues.waiting_for_slot));
   queues.set_waiting_for_disk(SignedOf(telemetry.queues.waiting_for_disk));
@@ -218,6 +224,11 @@ StoreTelemetry FromProto(const telemetry_v1::StoreTelemetry& proto) {
                      ReadsFromProto(proto.background_reads())};
   telemetry.remote_bytes = UnsignedOf(proto.remote_bytes());
   telemetry.source = SourceFromProto(proto.source());
+  telemetry.prefetch = {UnsignedOf(proto.prefetch().useful_bytes()),
+                        UnsignedOf(proto.prefetch().late_bytes()),
+                        UnsignedOf(proto.prefetch().wasted_bytes()),
+                        UnsignedOf(proto.prefetch().delayed_demands()),
+                        UnsignedOf(proto.prefetch().shut_offs())};
   telemetry.queues = {UnsignedOf(proto.queues().waiting_for_slot()),
                       UnsignedOf(proto.queues().waiting_for_disk()),
                       UnsignedOf(proto.queues().prefetches()),

@@ -32,10 +32,20 @@ struct ReadTelemetry {
 
 // What is waiting for what. Gauges.
 struct QueueTelemetry {
-  uint64_t waiting_for_slot = 0;  // experts demanded, all slots pinned or being filled
+  uint64_t waiting_for_slot = 0;  // experts demanded, all slots pinned or being filled, and
+                                  // demands of clients that hold too much
   uint64_t waiting_for_disk = 0;  // experts demanded that have a slot and no read yet
   uint64_t prefetches = 0;        // wishes not begun
   uint64_t background = 0;        // experts still to be put back after a restart
+};
+
+// What reading ahead has brought and cost.
+struct PrefetchTelemetry {
+  uint64_t useful_bytes = 0;     // demanded before their eviction
+  uint64_t late_bytes = 0;       // given up, or read when their layer had been demanded already
+  uint64_t wasted_bytes = 0;     // evicted without a demand
+  uint64_t delayed_demands = 0;  // that found the disk at a prefetch
+  uint64_t shut_offs = 0;        // times it was stopped a while, since it did not pay
 };
 
 // One layer. `demands` and `misses` count since the opening.
@@ -99,6 +109,7 @@ struct StoreTelemetry {
   SourceStats source;
   uint64_t remote_bytes = 0;  // sent to other hosts by ReadExpert
   QueueTelemetry queues;
+  PrefetchTelemetry prefetch;
 
   LogHistogram stall_us;  // of a miss, from its arrival at the store to its answer
   // Of experts that were evicted: how long they were resident, and how long they were so after

@@ -73,6 +73,8 @@ struct ExpertLoad {
   Cause cause = Cause::kDemand;
   bool wished = false;  // a prefetch began it
   PrefetchWish wish;    // if so
+  // What its read was begun for, whoever has joined since.
+  ReadControl::Urgency begun_as = ReadControl::Urgency::kDemand;
   int32_t tenant = 0;  // on whose account its slot was taken
   uint32_t slot = 0;
   std::shared_ptr<ReadControl> control;  // while reading

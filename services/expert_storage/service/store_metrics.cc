@@ -159,6 +159,38 @@ void AddSource(const std::vector<ModelMetrics>& models, Families& families) {
         &DiskStats::failures);
 }
 
+void AddPrefetch(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto each = [&](const char* name, const char* help, uint64_t PrefetchTelemetry::*value) {
+    families.Begin(MetricType::Counter, name, help);
+    for (const ModelMetrics& m : models) {
+      families.Add(Of(m), double(m.telemetry.prefetch.*value));
+    }
+  };
+  each("prefetch_useful_bytes_total", "Read ahead, then demanded",
+       &PrefetchTelemetry::useful_bytes);
+  each("prefetch_late_bytes_total", "Read ahead too late", &PrefetchTelemetry::late_bytes);
+  each("prefetch_wasted_bytes_total", "Read ahead, and evicted undemanded",
+       &PrefetchTelemetry::wasted_bytes);
+  each("prefetch_delayed_demands_total", "Demands that found the disk at a prefetch",
+       &PrefetchTelemetry::delayed_demands);
+  each("prefetch_shut_offs_total", "Times prefetching was stopped a while",
+       &PrefetchTelemetry::shut_offs);
+}
+
+void AddShadowPolicies(const std::vector<ModelMetrics>& models, Families& families) {
+  const auto each = [&](const char* name, const char* help, uint64_t ShadowPolicyHits::*value) {
+    families.Begin(MetricType::Counter, name, help);
+    for (const ModelMetrics& model : models) {
+      for (const ShadowPolicyHits& shadow : model.telemetry.shadow_policies) {
+        families.Add(Of(model, "policy", shadow.policy), double(shadow.*value));
+      }
+    }
+  };
+  each("shadow_policy_demands_total", "Demands another eviction policy has followed",
+       &ShadowPolicyHits::demands);
+  each("shadow_policy_hits_total", "Of those, what it would have hit", &ShadowPolicyHits::hits);
+}
+
 void AddQueues(const std::vector<ModelMetrics>& models, Families& families) {
   families.Begin(MetricType::Gauge, "queued_experts", "Experts waiting, by what for");
   for (const ModelMetrics& model : models) {
@@ -265,6 +297,8 @@ std::string StoreMetricsText(const std::vector<ModelMetrics>& models) {
   for (const ModelMetrics& m : models) families.Add(Of(m), double(m.stats.stall_ns) * 1e-9);
   AddReads(models, families);
   AddSource(models, families);
+  AddPrefetch(models, families);
+  AddShadowPolicies(models, families);
   AddQueues(models, families);
   AddDistributions(models, families);
   AddLayers(models, families);

@@ -26,6 +26,7 @@ StoreTelemetry EveryFieldSet() {
     fill(reads.latency_us);
   }
   t.remote_bytes = next++;
+  t.prefetch = {11, 12, 13, 14, 15};
   t.queues = {next, next + 1, next + 2, next + 3};
   for (LogHistogram* histogram :
        {&t.stall_us, &t.lifetime_us, &t.lifetime_demands, &t.idle_before_evict_us,
@@ -75,6 +76,7 @@ TEST(TelemetryCodecTest, EveryFieldComesBack) {
   EXPECT_EQ(got.layers[1].misses, 6u);
   EXPECT_EQ(got.queues.background, sent.queues.background);
   EXPECT_EQ(got.remote_bytes, sent.remote_bytes);
+  EXPECT_EQ(got.prefetch.shut_offs, 15u);
   EXPECT_EQ(got.source.reader, "io_uring");
   EXPECT_EQ(got.source.open_retries, sent.source.open_retries);
   EXPECT_EQ(got.source.disks[1].bytes_under_way, 8u);
