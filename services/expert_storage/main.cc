@@ -89,10 +89,11 @@ void Describe(CLI::App& app, Flags& flags) {
                  "How to read experts: direct (past the page cache), mmap, or auto")
       ->capture_default_str();
   app.add_option("--also", flags.also,
-                 "Another directory that holds some of --model's files, or all, on another disk say; "
-                 "each is\nread where least is under way, and a copy that fails is answered by the "
-                 "other. Give it\nagain for more")
-      ->check(CLI::ExistingDirectory);
+                 "Another directory that holds some of --model's files, or all, on another disk say;\n"
+                 "experts are read where least is under way, and a copy that fails is answered by\n"
+                 "another. Give it again for more")
+      ->check(CLI::ExistingDirectory)
+      ->allow_extra_args(false);
   app.add_option("--io-depth", flags.io_depth,
                  "Requests to a disk under way at once; measured at the start if not given")
       ->check(CLI::Range(1, 256));

@@ -30,6 +30,14 @@ void AddLocalModelOptions(CLI::App& command, ModelOptions& options) {
       ->group(kGroup)
       ->check(CheckedBy(ParseSourceKind));
   command
+      .add_option("--also", options.also,
+                  "Another directory with some of the model's files or all, on another disk say: "
+                  "experts are read where least is under way. Again for more")
+      ->type_name("DIR")
+      ->group(kGroup)
+      ->check(CLI::ExistingDirectory)
+      ->allow_extra_args(false);
+  command
       .add_option("--policy", options.policy,
                   "Which expert to evict; odmoe replay compares the policies")
       ->type_name("default|lru|lfu|lfru|next-use")

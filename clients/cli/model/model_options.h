@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
@@ -28,6 +29,7 @@ struct ModelOptions {
   std::string remote_mode = "auto";
   std::string expert_budget = "auto";
   std::string source = "auto";
+  std::vector<std::string> also;  // more directories with the model's files
   bool no_prefetch = false;
   std::string policy = "default";
   int threads = 0;         // 0: as many as the process may run on

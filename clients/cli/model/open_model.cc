@@ -62,7 +62,8 @@ absl::StatusOr<std::shared_ptr<ExpertStore>> OpenExperts(const ModelOptions& opt
   OpenStoreOptions store;
   store.model_directory = options.model;
   ODMOE_ASSIGN_OR_RETURN(store.budget, ParseBudget(options.expert_budget));
-  ODMOE_ASSIGN_OR_RETURN(store.source, ParseSourceKind(options.source));
+  ODMOE_ASSIGN_OR_RETURN(store.source.kind, ParseSourceKind(options.source));
+  store.source.also = options.also;
   store.prefetch = !options.no_prefetch;
   ODMOE_ASSIGN_OR_RETURN(store.policy, ParseEvictionPolicy(options.policy));
   const std::string& remote =
