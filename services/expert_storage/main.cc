@@ -89,9 +89,9 @@ void Describe(CLI::App& app, Flags& flags) {
                  "How to read experts: direct (past the page cache), mmap, or auto")
       ->capture_default_str();
   app.add_option("--also", flags.also,
-                 "Another directory that holds some of --model's files, or all, on another disk say;\n"
-                 "experts are read where least is under way, and a copy that fails is answered by\n"
-                 "another. Give it again for more")
+                 "Another directory that holds some of --model's files, or all, on another disk\n"
+                 "say; experts are read where least is under way, and a copy that fails is\n"
+                 "answered by another. Give it again for more")
       ->check(CLI::ExistingDirectory)
       ->allow_extra_args(false);
   app.add_option("--io-depth", flags.io_depth,

@@ -22,8 +22,8 @@ constexpr uint64_t kMostRequestBytes = 64 * kMiB;
 // Below this a model is read in a moment whatever the shape, and trials would take as long.
 constexpr uint64_t kWorthMeasuringBytes = 512 * kMiB;
 constexpr size_t kTrialExperts = 48;
-constexpr absl::Duration kFirstRetry = absl::Milliseconds(1);
-constexpr absl::Duration kLongestRetry = absl::Milliseconds(50);
+constexpr absl::Duration kFirstOpenRetry = absl::Milliseconds(1);
+constexpr absl::Duration kLongestOpenRetry = absl::Milliseconds(50);
 
 absl::Status CheckShape(const DirectExpertSource::Options& options) {
   if (options.depth && (*options.depth == 0 || *options.depth > kMostDepth)) {
@@ -272,7 +272,7 @@ void DirectExpertSource::Attempt(JobPtr job) {
 
 void DirectExpertSource::OpenThenStart(JobPtr job, int disk) {
   const absl::Time give_up = absl::Now() + options_.open_patience;
-  for (absl::Duration pause = kFirstRetry;; pause = std::min(2 * pause, kLongestRetry)) {
+  for (absl::Duration pause = kFirstOpenRetry;; pause = std::min(2 * pause, kLongestOpenRetry)) {
     if (job->cancelled()) {
       Settle(std::move(job), disk, absl::CancelledError("nobody wants it any more"));
       return;

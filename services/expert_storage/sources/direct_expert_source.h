@@ -44,7 +44,7 @@ class DirectExpertSource final : public ExpertSource {
     std::optional<uint32_t> depth;
     std::optional<uint64_t> request_bytes;  // a multiple of 4096, 4 KiB to 64 MiB
     absl::Duration measure = absl::Milliseconds(300);
-    size_t open_files = 0;                  // kept open in each directory; 0: by the process's limit
+    size_t open_files = 0;  // kept open in each directory; 0: by the process's limit
     // How long an open that finds no free descriptor or memory is tried again.
     absl::Duration open_patience = absl::Seconds(2);
     // For tests: what reads, instead of the above.

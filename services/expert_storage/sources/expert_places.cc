@@ -59,8 +59,8 @@ struct PlacedPart {
     uint64_t offset = 0;
   };
   uint64_t bytes = 0;
-  uint64_t stride = 0;         // from an expert to the next, where one tensor has them all
-  std::vector<At> at;          // of the first expert, or of each where they have tensors of their own
+  uint64_t stride = 0;  // from an expert to the next, where one tensor has them all
+  std::vector<At> at;   // of the first expert, or of each where they have tensors of their own
 };
 
 class GgufPlaces final : public ExpertPlaces {

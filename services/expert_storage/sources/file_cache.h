@@ -29,8 +29,8 @@ struct OpenedFile {
 
 // The files read lately, at most `capacity` of them: a model has more than a process has
 // descriptors. A file that is replaced while it is open goes on being read as it was, which the
-// catalog's hash still names; Forget makes the next read open what is there now. Thread-safe, and no
-// lock is held while a file is being opened.
+// catalog's hash still names; Forget makes the next read open what is there now. Thread-safe, and
+// no lock is held while a file is being opened.
 class FileCache {
  public:
   using File = std::shared_ptr<const OpenedFile>;

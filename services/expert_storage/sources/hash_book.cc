@@ -41,7 +41,8 @@ absl::Status HashBook::Check(int64_t expert, uint64_t hash) {
   failures_.fetch_add(1, std::memory_order_relaxed);
   return absl::DataLossError(absl::StrCat(
       ExpertName(id), " is corrupt: XXH3 of its ", layer.layout.bytes, " bytes is ",
-      absl::Hex(hash, absl::kZeroPad16), known ? ", the registry says " : ", at the first read it was ",
+      absl::Hex(hash, absl::kZeroPad16),
+      known ? ", the registry says " : ", at the first read it was ",
       absl::Hex(expected, absl::kZeroPad16)));
 }
 

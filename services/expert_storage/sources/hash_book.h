@@ -31,12 +31,13 @@ class HashBook {
 
  private:
   const ExpertCatalog& catalog_;
-  std::vector<std::atomic<uint64_t>> seen_;  // 0: not read yet; empty where the catalog has them all
+  // 0: not read yet; empty where the catalog has them all.
+  std::vector<std::atomic<uint64_t>> seen_;
   std::atomic<uint64_t> failures_{0};
 };
 
-// Hashes an expert on a pool while its pieces arrive, so that little is left to do when the last one
-// has. Thread-safe.
+// Hashes an expert on a pool while its pieces arrive, so that little is left to do when the last
+// one has. Thread-safe.
 class RunningHash : public std::enable_shared_from_this<RunningHash> {
  public:
   // `bytes` stay valid until Finish or Abandon has called back, `pool` outlives it.

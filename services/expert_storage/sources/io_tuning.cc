@@ -18,8 +18,8 @@ constexpr uint64_t kMostUnderWay = 32 * kMiB;
 constexpr double kWorthIt = 1.03;
 // Of requests, each 16 under way; then of depth, with the best of these. A trial is short and its
 // figure rough, so nothing is tried with so little under way that a fast disk would starve.
-constexpr uint64_t kRequestBytes[] = {kMiB, 512 * kKiB, 2 * kMiB};
-constexpr uint32_t kDepths[] = {8, 32, 64};
+constexpr uint64_t kTrialRequestBytes[] = {kMiB, 512 * kKiB, 2 * kMiB};
+constexpr uint32_t kTrialDepths[] = {8, 32, 64};
 constexpr uint32_t kUsualDepth = 16;
 
 // Reads pieces one after another with a reader, `depth` at once, until the time is over.
@@ -109,7 +109,7 @@ IoTuning MeasureIo(const std::vector<TrialExtent>& extents,
   const auto memory = SharedRegion::Create(options);
   if (extents.empty() || !memory.ok()) return {};
   const absl::Duration each =
-      limit / static_cast<double>(std::size(kRequestBytes) + std::size(kDepths));
+      limit / static_cast<double>(std::size(kTrialRequestBytes) + std::size(kTrialDepths));
   IoTuning best;
   bool failed = false;
   const auto attempt = [&](IoShape shape) {
@@ -128,9 +128,9 @@ IoTuning MeasureIo(const std::vector<TrialExtent>& extents,
       best = {shape, rate};
     }
   };
-  for (uint64_t bytes : kRequestBytes) attempt({kUsualDepth, bytes});
+  for (uint64_t bytes : kTrialRequestBytes) attempt({kUsualDepth, bytes});
   const uint64_t request_bytes = best.shape.request_bytes;
-  for (uint32_t depth : kDepths) attempt({depth, request_bytes});
+  for (uint32_t depth : kTrialDepths) attempt({depth, request_bytes});
   return failed ? IoTuning{} : best;
 }
 

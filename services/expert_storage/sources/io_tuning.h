@@ -24,8 +24,8 @@ struct TrialExtent {
   uint64_t bytes = 0;   // likewise
 };
 
-// Bytes per second of reading the extents into `memory`, in turn and again from the first, for about
-// `duration`; 0: a read failed, or `memory` does not hold what the shape has under way.
+// Bytes per second of reading the extents into `memory`, in turn and again from the first, for
+// about `duration`; 0: a read failed, or `memory` does not hold what the shape has under way.
 double MeasureRate(const std::vector<TrialExtent>& extents, absl::Span<std::byte> memory,
                    IoShape shape, std::unique_ptr<BlockReader> reader, absl::Duration duration);
 

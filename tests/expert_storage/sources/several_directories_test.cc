@@ -40,7 +40,9 @@ class SeveralDirectoriesTest : public ::testing::Test {
   }
 
   // A copy of everything in `second_`.
-  void Mirror() { std::filesystem::copy(first_, second_, std::filesystem::copy_options::recursive); }
+  void Mirror() {
+    std::filesystem::copy(first_, second_, std::filesystem::copy_options::recursive);
+  }
 
   std::unique_ptr<DirectExpertSource> Open(DirectExpertSource::Options options = {}) {
     if (options.directories.empty()) options.directories = {first_, second_};
