@@ -16,7 +16,7 @@ constexpr uint64_t kHashInPlaceBytes = 128 << 10;
 constexpr absl::Duration kFirstRetry = absl::Milliseconds(5);
 constexpr absl::Duration kLastRetry = absl::Seconds(1);
 // About what a demand waits for where a prefetch is at the source: one request to the device.
-constexpr uint64_t kRequestBytes = 1 << 20;
+constexpr uint64_t kDelayBytes = 1 << 20;
 
 }  // namespace
 
@@ -44,7 +44,7 @@ bool CachingExpertStore::StartNextDemand(const ReadScheduler::Pick& pick, Action
   if (!slot) return false;
   NoteEvictions(/*for_prefetch=*/false);
   ExpertLoad& load = *loads_.at(pick.entry.expert);
-  if (!under_way_.NoPrefetch()) judge_.Delayed(std::min(load.bytes, kRequestBytes));
+  if (!under_way_.NoPrefetch()) judge_.Delayed(std::min(load.bytes, kDelayBytes));
   scheduler_.Take(pick);
   // Every tenant that waits for it pays its part, and waits for it no longer.
   std::vector<int32_t> tenants;
