@@ -1,4 +1,4 @@
-// What a quiet tenant notices of others: of one that thrashes, and of a disk that hangs on an expert.
+// What a quiet tenant notices of others: of one that thrashes, and of reads that hang.
 //
 //   store_tenants write DIRECTORY
 //   store_tenants thrash DIRECTORY       alone; beside a thrasher; with a disk share; with a quota

@@ -41,7 +41,8 @@ class StoreSession {
     uint64_t max_batch = 0;  // experts we may hold at once, by our tenant's quota; 0: not told
   };
 
-  // Attaches to a model on a tenant's account; empty: none named. The service's error, or UNAVAILABLE, or DEADLINE_EXCEEDED.
+  // Attaches to a model on a tenant's account; empty: none named. The service's error, or
+  // UNAVAILABLE, or DEADLINE_EXCEEDED.
   static absl::StatusOr<std::unique_ptr<StoreSession>> Open(std::shared_ptr<grpc::Channel> channel,
                                                             const std::string& model,
                                                             const std::string& tenant,

@@ -14,8 +14,8 @@ namespace odmoe {
 namespace {
 
 constexpr size_t kHashThreads = 2;
-// Prefetched experts whose outcome is known when prefetching is judged: the smallest number at which
-// one layer's worth of luck does not decide.
+// Prefetched experts whose outcome is known when prefetching is judged: enough that one layer's
+// luck does not decide.
 constexpr uint64_t kJudgedExperts = 64;
 
 // A layer's demand is read in one turn of its tenant.

@@ -1,5 +1,5 @@
-// What CachingExpertStore must look at though nothing happens: deadlines that pass, reads to be tried
-// again, reads that hang, and slots that other processes unpin without a message.
+// What CachingExpertStore must look at though nothing happens: deadlines that pass, reads to be
+// tried again, reads that hang, and slots that other processes unpin without a message.
 #include <algorithm>
 #include <utility>
 

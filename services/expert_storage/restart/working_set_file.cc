@@ -31,7 +31,9 @@ class SavedBytes {
   SavedBytes(absl::string_view bytes, absl::string_view name) : bytes_(bytes), name_(name) {}
 
   absl::StatusOr<absl::string_view> Take(uint64_t size) {
-    if (size > bytes_.size()) return Bad(absl::StrCat("ends ", size - bytes_.size(), " bytes early"));
+    if (size > bytes_.size()) {
+      return Bad(absl::StrCat("ends ", size - bytes_.size(), " bytes early"));
+    }
     const absl::string_view taken = bytes_.substr(0, size);
     bytes_.remove_prefix(size);
     return taken;

@@ -81,7 +81,8 @@ class WarmRestartTest : public ::testing::Test {
     for (int token = 0; token < tokens; ++token) {
       for (int32_t layer = 0; layer < 4; ++layer) {
         std::geometric_distribution<int32_t> expert(0.12);
-        const std::vector<ExpertId> ids = {{layer, expert(random) % 32}, {layer, expert(random) % 32}};
+        const std::vector<ExpertId> ids = {{layer, expert(random) % 32},
+                                           {layer, expert(random) % 32}};
         const auto batch = store_->Acquire(ids, absl::Now() + absl::Minutes(1)).value();
         EXPECT_TRUE(batch->Wait(0).ok() && batch->Wait(1).ok());
       }
