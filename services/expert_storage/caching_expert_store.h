@@ -218,6 +218,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Slots that a session or the streams may hold while more of their demands are under way.
   uint64_t PinCap(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // And where it waits for nothing else.
+  uint64_t PinLimit(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Whether the client may have a demand served now, by what it holds already.
   bool Admits(const StoreClient& client, const PendingDemand& pending) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -47,6 +47,14 @@ void CachingExpertStore::Begin(std::shared_ptr<PendingDemand> pending, Actions& 
                           : deadlines_.emplace(demand.deadline, pending);
   demands_.insert(pending);
   StoreClient& client = *demand.client;
+  if (demand.experts.size() > PinLimit(client)) {
+    const absl::Status refused = absl::ResourceExhaustedError(
+        absl::StrCat("a demand of ", demand.experts.size(), " experts; client '", client.name,
+                     "' may hold ", PinLimit(client), " at once"));
+    client.granted += demand.experts.size();
+    for (size_t i = 0; i < demand.experts.size(); ++i) Answer({i, pending}, refused, actions);
+    return;
+  }
   if (client.deferred.empty() && Admits(client, *pending)) {
     Admit(std::move(pending), actions);
     return;
@@ -61,13 +69,17 @@ uint64_t CachingExpertStore::PinCap(const StoreClient& client) const {
   return std::max<uint64_t>(1, working_set_.slots().in_circulation() / 4);
 }
 
+uint64_t CachingExpertStore::PinLimit(const StoreClient& client) const {
+  if (client.kind == StoreClient::Kind::kOwn) return arena_->shape().slot_limit();
+  if (client.kind == StoreClient::Kind::kStreams) return PinCap(client);
+  const uint64_t slots = working_set_.slots().in_circulation();
+  return std::max(PinCap(client), slots - slots / 4);
+}
+
 bool CachingExpertStore::Admits(const StoreClient& client, const PendingDemand& pending) const {
   if (client.kind == StoreClient::Kind::kOwn) return true;
-  const uint64_t slots = working_set_.slots().in_circulation();
   const uint64_t cap = PinCap(client);
-  const uint64_t limit = client.kind == StoreClient::Kind::kStreams
-                             ? cap
-                             : std::max<uint64_t>(cap, slots - slots / 4);
+  const uint64_t limit = PinLimit(client);
   uint64_t held = client.granted + pending.demand.experts.size();
   for (uint32_t slot = 0; slot < arena_->shape().slot_limit() && held <= limit; ++slot) {
     held += client.page.Pinned(slot) ? 1 : 0;

@@ -310,6 +310,11 @@ TEST_F(StoreSchedulingTest, AClientThatStallsHoldsNoMoreThanItsCap) {
   DropPins(stalled, held);
   more.Await(8);
   EXPECT_TRUE(more.status(7).ok());
+  // More than it may ever hold is refused at once.
+  Outcomes refused;
+  Ask(stalled, Layer(0, 0, 25), refused);
+  ASSERT_EQ(refused.count(), 25u);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status(24)));
   // A demand that is deferred goes with its session.
   stalled->undelivered = 0;
   Ask(stalled, Layer(0, 0, 16), held);
