@@ -155,5 +155,42 @@ TEST(GenerateCommandTest, StreamsTextToStandardOutputAndTheSummaryToError) {
   EXPECT_THAT(output.err, ::testing::HasSubstr("64 tokens, "));
 }
 
+TEST(ReplayCommandTest, CountsWhatAPolicyHits) {
+  const std::string trace = std::string(ODMOE_TEST_DATA) + "/traces/olmoe-1b-7b.jsonl";
+  const nlohmann::json result =
+      OdmoeJson({"replay", trace, "--policy", "default", "--budget", "1.5x", "--json"});
+  EXPECT_EQ(result["accesses"], 299 * 16 * 8);
+  const int64_t hits = result["hits"].get<int64_t>();
+  EXPECT_NEAR(result["hit_rate"].get<double>(), double(hits) / (299 * 16 * 8), 1e-9);
+  EXPECT_GT(result["hit_rate"].get<double>(), 0.55);
+  EXPECT_EQ(result["bytes_read"].get<int64_t>(), (299 * 16 * 8 - hits) * 3538944);
+  EXPECT_GT(result["share_of_way"].get<double>(), 0.3);
+
+  const TemporaryDirectory directory;
+  const ProcessOutput shown = Odmoe({"replay", trace, "--policy", "lru,belady", "--budget",
+                                     "0.9x,25%,1GiB", "--svg", directory / "plot.svg"});
+  EXPECT_EQ(shown.exit.code, 0) << shown.err;
+  EXPECT_THAT(shown.out, ::testing::HasSubstr("hit rate over budget:  a lru  b belady"));
+  EXPECT_THAT(ReadFileOrDie(directory / "plot.svg"), ::testing::StartsWith("<svg"));
+}
+
+TEST(ReplayCommandTest, ReplaysWhatScoreRecords) {
+  const TemporaryDirectory directory;
+  const nlohmann::json reference = Reference("passage-one");
+  WriteFileOrDie(directory / "text", reference["text"].get<std::string>());
+  OdmoeJson({"score", TinyKimi(), "-f", directory / "text", "--trace", directory / "trace.jsonl",
+             "--json"});
+  const nlohmann::json result =
+      OdmoeJson({"replay", directory / "trace.jsonl", "--budget", "1x", "--json"});
+  EXPECT_EQ(result["tokens"], reference["tokens"].size());
+  EXPECT_EQ(result["replays"].size(), 6u);
+  int64_t chosen = 0;
+  for (const auto& [layer, tokens] : reference["experts"].items()) {
+    for (const nlohmann::json& experts : tokens) chosen += static_cast<int64_t>(experts.size());
+  }
+  EXPECT_EQ(result["replays"][0]["accesses"], chosen);
+  EXPECT_GT(result["replays"][0]["hits"], 0);
+}
+
 }  // namespace
 }  // namespace odmoe
