@@ -24,8 +24,8 @@ class FileSourcesTest : public ::testing::TestWithParam<Kind> {
  protected:
   FileSourcesTest() {
     MemoryExpertSource::RandomOptions options;
-    options.dim = 320;
-    options.ffn = 320;
+    options.dim = 160;
+    options.ffn = 160;
     truth_ = WriteRandomExperts(directory_.path(), options);
     buffer_ = AlignedBuffer::Allocate(
                   RoundUp(truth_->catalog().max_expert_bytes(), kDirectIoAlignment))

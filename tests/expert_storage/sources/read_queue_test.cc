@@ -82,7 +82,7 @@ class ReadQueueTest : public ::testing::Test {
 TEST_F(ReadQueueTest, EveryOffsetSizeAndAddressArrivesByAlignedRequests) {
   std::mt19937 random(3);
   const auto below = [&](uint64_t n) { return uint64_t{random()} % n; };
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 150; ++round) {
     ReadQueue queue({4, 4 * kPage});
     // Alike and not alike, aligned and not.
     const uint64_t skews[] = {0, 1, 32, kPage - 1, below(kPage)};

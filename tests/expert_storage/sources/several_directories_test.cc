@@ -31,8 +31,8 @@ class SeveralDirectoriesTest : public ::testing::Test {
  protected:
   SeveralDirectoriesTest() {
     MemoryExpertSource::RandomOptions options;
-    options.dim = 320;
-    options.ffn = 320;
+    options.dim = 160;
+    options.ffn = 160;
     truth_ = WriteRandomExperts(first_, options);
     buffer_ = AlignedBuffer::Allocate(
                   RoundUp(truth_->catalog().max_expert_bytes(), kDirectIoAlignment))
