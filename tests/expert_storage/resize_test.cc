@@ -204,6 +204,25 @@ TEST_P(ResizeTest, EightCallersSeeNoWrongByteWhileTheBudgetGoesUpAndDown) {
   EXPECT_EQ(store_->Stats()->pinned_experts, 0u);
 }
 
+TEST(HugePagesTest, AlwaysIsARefusalWhereThereCanBeNone) {
+  EXPECT_EQ(ParseHugePages("always").value(), HugePages::kAlways);
+  EXPECT_TRUE(absl::IsInvalidArgument(ParseHugePages("sometimes").status()));
+  for (HugePages huge_pages : {HugePages::kAuto, HugePages::kNever, HugePages::kAlways}) {
+    CachingExpertStore::Options options;
+    options.budget_bytes = 64 << 10;  // less than one page of them
+    options.huge_pages = huge_pages;
+    options.lock_memory = true;
+    const auto store = CachingExpertStore::Create(
+        MemoryExpertSource::Random({}).value(), std::move(options));
+    EXPECT_EQ(absl::IsFailedPrecondition(store.status()), huge_pages == HugePages::kAlways)
+        << store.status();
+    if (!store.ok()) continue;
+    const StoreStats stats = (*store)->Stats().value();
+    EXPECT_EQ(stats.huge_page_bytes, 0u);
+    EXPECT_TRUE(stats.locked_bytes == 0 || stats.locked_bytes == (*store)->arena().bytes());
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Memory, ResizeTest, ::testing::Bool(), [](const auto& info) {
   return info.param ? "Shareable" : "Private";
 });
