@@ -26,7 +26,7 @@ using Contract = v1::ExpertStorageService::WithRawCallbackMethod_ReadExpert<
 // How long pins are waited for where the caller does not say.
 constexpr absl::Duration kResizeTimeout = absl::Seconds(30);
 
-v1::OpenedModel ToProto(const HostedModel& model) {
+v1::OpenedModel OpenedModelOf(const HostedModel& model) {
   const CachingExpertStore& store = *model.store;
   v1::OpenedModel proto;
   proto.set_model(model.name);
@@ -84,7 +84,7 @@ class Service final : public Contract, public ExpertStorageServer {
   Unary* ListModels(Context* context, const v1::ListModelsRequest*,
                     v1::ListModelsResponse* response) override {
     return ServeUnary(context, executor_, [this, response](const ServerCall&) {
-      for (const auto& model : models_.List()) *response->add_models() = ToProto(*model);
+      for (const auto& model : models_.List()) *response->add_models() = OpenedModelOf(*model);
       return absl::OkStatus();
     });
   }
@@ -95,9 +95,9 @@ class Service final : public Contract, public ExpertStorageServer {
                       [this, request, response](const ServerCall&) -> absl::Status {
                         ODMOE_RETURN_IF_ERROR(CheckName("model", request->model()));
                         ODMOE_ASSIGN_OR_RETURN(const auto model, models_.Find(request->model()));
-                        *response->mutable_model() = ToProto(*model);
+                        *response->mutable_model() = OpenedModelOf(*model);
                         for (const LayerExperts& layer : model->store->catalog().layers()) {
-                          *response->add_layers() = odmoe::ToProto(layer);
+                          *response->add_layers() = ToProto(layer);
                         }
                         response->set_demand_count(static_cast<int64_t>(model->store->demand()));
                         response->set_compute_thread_count(execute_.compute_threads());
@@ -138,7 +138,7 @@ class Service final : public Contract, public ExpertStorageServer {
     ODMOE_ASSIGN_OR_RETURN(const SourceKind source, FromProto(request.source()));
     ODMOE_ASSIGN_OR_RETURN(const auto model,
                            models_.OpenForClient(request.path(), budget, source));
-    *response.mutable_model() = ToProto(*model);
+    *response.mutable_model() = OpenedModelOf(*model);
     return absl::OkStatus();
   }
 
@@ -155,7 +155,7 @@ class Service final : public Contract, public ExpertStorageServer {
     const absl::Time deadline = absl::Now() + timeout;
     ODMOE_RETURN_IF_ERROR(request.total() ? models_.ResizeTotal(budget, deadline)
                                           : models_.Resize(request.model(), budget, deadline));
-    for (const auto& model : models_.List()) *response.add_models() = ToProto(*model);
+    for (const auto& model : models_.List()) *response.add_models() = OpenedModelOf(*model);
     return absl::OkStatus();
   }
 

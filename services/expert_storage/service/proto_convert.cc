@@ -16,7 +16,7 @@ namespace v1 = expert_storage_proto;
 constexpr absl::Duration kMaxTimeout = absl::Hours(1);
 constexpr absl::Duration kMinWatchInterval = absl::Milliseconds(50);
 
-v1::ExpertTensor ToProto(const ExpertTensor& tensor) {
+v1::ExpertTensor TensorToProto(const ExpertTensor& tensor) {
   v1::ExpertTensor proto;
   proto.set_dtype(static_cast<uint32_t>(tensor.dtype));
   proto.set_rows(tensor.rows);
@@ -41,12 +41,12 @@ v1::LayerExperts ToProto(const LayerExperts& layer) {
   v1::LayerExperts proto;
   proto.set_layer(layer.layer);
   proto.set_expert_count(layer.expert_count);
-  *proto.mutable_w1() = ToProto(layer.layout.w1);
-  *proto.mutable_w2() = ToProto(layer.layout.w2);
-  *proto.mutable_w3() = ToProto(layer.layout.w3);
-  if (layer.layout.w1_bias.bytes > 0) *proto.mutable_w1_bias() = ToProto(layer.layout.w1_bias);
-  if (layer.layout.w2_bias.bytes > 0) *proto.mutable_w2_bias() = ToProto(layer.layout.w2_bias);
-  if (layer.layout.w3_bias.bytes > 0) *proto.mutable_w3_bias() = ToProto(layer.layout.w3_bias);
+  *proto.mutable_w1() = TensorToProto(layer.layout.w1);
+  *proto.mutable_w2() = TensorToProto(layer.layout.w2);
+  *proto.mutable_w3() = TensorToProto(layer.layout.w3);
+  if (layer.layout.w1_bias.bytes > 0) *proto.mutable_w1_bias() = TensorToProto(layer.layout.w1_bias);
+  if (layer.layout.w2_bias.bytes > 0) *proto.mutable_w2_bias() = TensorToProto(layer.layout.w2_bias);
+  if (layer.layout.w3_bias.bytes > 0) *proto.mutable_w3_bias() = TensorToProto(layer.layout.w3_bias);
   proto.set_expert_bytes(static_cast<int64_t>(layer.layout.bytes));
   proto.mutable_xxh3()->Add(layer.xxh3.begin(), layer.xxh3.end());
   return proto;

@@ -19,12 +19,12 @@ namespace {
 absl::Status FillStatsOf(const HostedModel& model, bool with_experts,
                          stats_v1::StatsResponse& response) {
   ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, model.store->Stats());
-  response = odmoe::ToProto(stats);
+  response = ToProto(stats);
   response.set_model(model.name);
   response.set_epoch(model.store->epoch());
   response.set_peak_rss_bytes(static_cast<int64_t>(PeakRssBytes()));
-  *response.mutable_uptime() = odmoe::ToProto(absl::Now() - model.opened);
-  *response.mutable_telemetry() = odmoe::ToProto(model.store->Telemetry(with_experts));
+  *response.mutable_uptime() = ToProto(absl::Now() - model.opened);
+  *response.mutable_telemetry() = ToProto(model.store->Telemetry(with_experts));
   return absl::OkStatus();
 }
 
