@@ -23,12 +23,34 @@ namespace {
 namespace v1 = expert_storage::v1;
 using Stub = v1::ExpertStorageService::Stub;
 
+// Counts an executor's calls. Calls end on gRPC's threads, and a channel must not: whoever drops the
+// last reference to one waits for those threads. So an executor stays until its calls are gone.
+class CallsUnderWay {
+ public:
+  void Begin() {
+    absl::MutexLock lock(&mutex_);
+    ++count_;
+  }
+  void End() {
+    absl::MutexLock lock(&mutex_);
+    --count_;
+  }
+  void AwaitNone() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(+[](int* count) { return *count == 0; }, &count_));
+  }
+
+ private:
+  absl::Mutex mutex_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
 // One call under way. Owns itself until gRPC is done with it.
 class ExecuteCall final : public grpc::ClientReadReactor<v1::ExecuteResponse>,
                           public std::enable_shared_from_this<ExecuteCall> {
  public:
-  ExecuteCall(std::shared_ptr<Stub> stub, v1::ExecuteRequest request, int64_t dim)
-      : stub_(std::move(stub)), request_(std::move(request)) {
+  ExecuteCall(std::shared_ptr<CallsUnderWay> calls, v1::ExecuteRequest request, int64_t dim)
+      : calls_(std::move(calls)), request_(std::move(request)) {
     experts_.resize(request_.experts_size());
     for (int i = 0; i < request_.experts_size(); ++i) {
       const v1::ExecuteExpert& expert = request_.experts(i);
@@ -37,10 +59,11 @@ class ExecuteCall final : public grpc::ClientReadReactor<v1::ExecuteResponse>,
     }
   }
 
-  void Start(absl::Time deadline) {
+  void Start(Stub& stub, absl::Time deadline) {
     self_ = shared_from_this();
+    calls_->Begin();
     SetDeadline(context_, deadline);
-    stub_->async()->Execute(&context_, &request_, this);
+    stub.async()->Execute(&context_, &request_, this);
     StartRead(&response_);
     StartCall();
   }
@@ -58,10 +81,15 @@ class ExecuteCall final : public grpc::ClientReadReactor<v1::ExecuteResponse>,
   }
 
   void OnDone(const grpc::Status& status) override {
-    const std::shared_ptr<ExecuteCall> self = std::move(self_);
-    absl::MutexLock lock(&mutex_);
-    if (end_.ok()) end_ = FromGrpcStatus(status);
-    done_ = true;
+    std::shared_ptr<ExecuteCall> self = std::move(self_);
+    const std::shared_ptr<CallsUnderWay> calls = calls_;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (end_.ok()) end_ = FromGrpcStatus(status);
+      done_ = true;
+    }
+    self = nullptr;
+    calls->End();
   }
 
   // Nobody wants it any more.
@@ -121,7 +149,7 @@ class ExecuteCall final : public grpc::ClientReadReactor<v1::ExecuteResponse>,
     return absl::OkStatus();
   }
 
-  const std::shared_ptr<Stub> stub_;
+  const std::shared_ptr<CallsUnderWay> calls_;
   const v1::ExecuteRequest request_;
   absl::flat_hash_map<int32_t, size_t> position_;
   grpc::ClientContext context_;
@@ -155,6 +183,8 @@ class RemoteExpertExecutor final : public ExpertExecutor {
         catalog_(std::move(catalog)),
         patience_(options.patience) {}
 
+  ~RemoteExpertExecutor() override { calls_->AwaitNone(); }
+
   const ExpertCatalog& catalog() const override { return catalog_; }
 
   absl::StatusOr<std::unique_ptr<ExpertExecution>> Execute(
@@ -181,13 +211,14 @@ class RemoteExpertExecutor final : public ExpertExecutor {
       return absl::InvalidArgumentError(
           absl::StrCat(tokens, " tokens, ", rows, " rows of output: more than a call takes"));
     }
-    auto call = std::make_shared<ExecuteCall>(stub_, std::move(request), dim);
-    call->Start(std::min(deadline, absl::Now() + patience_));
+    auto call = std::make_shared<ExecuteCall>(calls_, std::move(request), dim);
+    call->Start(*stub_, std::min(deadline, absl::Now() + patience_));
     return std::make_unique<RemoteExecution>(std::move(call));
   }
 
  private:
-  const std::shared_ptr<Stub> stub_;
+  const std::unique_ptr<Stub> stub_;
+  const std::shared_ptr<CallsUnderWay> calls_ = std::make_shared<CallsUnderWay>();
   const std::string model_;
   const ExpertCatalog catalog_;
   const absl::Duration patience_;

@@ -49,6 +49,15 @@ void ExpertStoreContractTest::AcquireAndCheck(const std::vector<ExpertId>& ids) 
   for (size_t i = 0; i < ids.size(); ++i) CheckBytes(**batch, i, ids[i]);
 }
 
+void ExpertStoreContractTest::PinFour(std::unique_ptr<ExpertBatch>& one,
+                                      std::unique_ptr<ExpertBatch>& two) {
+  AcquireAndCheck({{0, 0}, {0, 1}});
+  AcquireAndCheck({{0, 2}, {0, 3}});
+  one = store_->Acquire({{0, 0}, {0, 1}}, Patient()).value();
+  two = store_->Acquire({{0, 2}, {0, 3}}, Patient()).value();
+  ASSERT_EQ(one->hits() + two->hits(), 4u);
+}
+
 StoreStats ExpertStoreContractTest::AwaitStats(
     const std::function<bool(const StoreStats&)>& condition) {
   StoreStats stats;
@@ -206,13 +215,8 @@ TEST_P(ExpertStoreContractTest, ConcurrentMissesOnOneExpertAreOneRead) {
 TEST_P(ExpertStoreContractTest, WithAllSlotsPinnedItFailsAtTheDeadline) {
   Open(4);
   ASSERT_EQ(store_->max_batch(), 2u);
-  auto one = store_->Acquire({{0, 0}, {0, 1}}, Patient());
-  auto two = store_->Acquire({{0, 2}, {0, 3}}, Patient());
-  ASSERT_TRUE(one.ok() && two.ok());
-  for (size_t i = 0; i < 2; ++i) {
-    CheckBytes(**one, i, {0, static_cast<int32_t>(i)});
-    CheckBytes(**two, i, {0, static_cast<int32_t>(2 + i)});
-  }
+  std::unique_ptr<ExpertBatch> one, two;
+  PinFour(one, two);
   {
     const auto starved = store_->Acquire({{1, 0}}, Soon());
     ASSERT_TRUE(starved.ok()) << starved.status();
@@ -220,26 +224,20 @@ TEST_P(ExpertStoreContractTest, WithAllSlotsPinnedItFailsAtTheDeadline) {
     EXPECT_TRUE(absl::IsResourceExhausted(view.status())) << view.status();
   }
   EXPECT_EQ(faults_->reads({1, 0}), 0u);
-  one->reset();
+  one.reset();
   AcquireAndCheck({{1, 0}});
   // What stayed pinned is what it was.
-  for (size_t i = 0; i < 2; ++i) CheckBytes(**two, i, {0, static_cast<int32_t>(2 + i)});
+  for (size_t i = 0; i < 2; ++i) CheckBytes(*two, i, {0, static_cast<int32_t>(2 + i)});
 }
 
 TEST_P(ExpertStoreContractTest, WhoWaitsForASlotGetsTheNextFreeOne) {
   Open(4);
-  auto one = store_->Acquire({{0, 0}, {0, 1}}, Patient());
-  auto two = store_->Acquire({{0, 2}, {0, 3}}, Patient());
-  ASSERT_TRUE(one.ok() && two.ok());
-  for (size_t i = 0; i < 2; ++i) {
-    ASSERT_TRUE((*one)->Wait(i).ok());
-    ASSERT_TRUE((*two)->Wait(i).ok());
-  }
+  std::unique_ptr<ExpertBatch> one, two;
+  PinFour(one, two);
   auto waiting = store_->Acquire({{1, 0}}, Patient());
   ASSERT_TRUE(waiting.ok()) << waiting.status();
-  AwaitStats([](const StoreStats& stats) { return stats.misses == 5; });
-  EXPECT_FALSE((*waiting)->Ready(0));
-  one->reset();
+  EXPECT_FALSE((*waiting)->AwaitReady(0, Soon()));
+  one.reset();
   CheckBytes(**waiting, 0, {1, 0});
 }
 
@@ -311,13 +309,8 @@ TEST_P(ExpertStoreContractTest, APrefetchedExpertIsAHitAndNotPinned) {
 
 TEST_P(ExpertStoreContractTest, APrefetchEvictsNothingPinned) {
   Open(4);
-  auto one = store_->Acquire({{0, 0}, {0, 1}}, Patient());
-  auto two = store_->Acquire({{0, 2}, {0, 3}}, Patient());
-  ASSERT_TRUE(one.ok() && two.ok());
-  for (size_t i = 0; i < 2; ++i) {
-    ASSERT_TRUE((*one)->Wait(i).ok());
-    ASSERT_TRUE((*two)->Wait(i).ok());
-  }
+  std::unique_ptr<ExpertBatch> one, two;
+  PinFour(one, two);
   store_->Prefetch({{1, 0}, {1, 1}, {1, 2}});
   const StoreStats stats = AwaitStats([](const StoreStats& s) { return s.prefetch_dropped == 3; });
   EXPECT_EQ(stats.evictions, 0u);

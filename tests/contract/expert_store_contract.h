@@ -36,6 +36,9 @@ class ExpertStoreContractTest : public ::testing::TestWithParam<StoreFactory> {
 
   // Acquires, waits for all, and checks their bytes.
   void AcquireAndCheck(const std::vector<ExpertId>& ids);
+  // Pins experts 0 and 1 of layer 0 in one batch, 2 and 3 in the other, as hits: a client may hold
+  // more so than it may ask for.
+  void PinFour(std::unique_ptr<ExpertBatch>& one, std::unique_ptr<ExpertBatch>& two);
   // Waits for expert i of a batch, and checks its bytes.
   void CheckBytes(ExpertBatch& batch, size_t i, ExpertId id);
   // Polls Stats until the condition holds; a minute at most.

@@ -1,6 +1,7 @@
 // The store's death during generation, and what its clients see of it.
 #include <signal.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -18,21 +19,21 @@ namespace odmoe {
 namespace {
 
 // Nearly all that the model's context holds.
-constexpr char kLong[] = "900";
+constexpr size_t kLong = 900;
 
 // How the model goes on, as told by a process of its own; at least `bytes` of it.
 std::string Continuation(const nlohmann::json& prompt, size_t bytes) {
-  // A token is a byte at least, but for a few that show nothing.
-  return OdmoeJson({"generate", TinyKimi(), "-p", prompt, "-n", absl::StrCat(2 * bytes + 8),
-                    "--temp", "0", "--ignore-eos", "--json"})["text"];
+  // A token is a byte at least, but for a few that show nothing; and no text is of more than kLong.
+  return OdmoeJson({"generate", TinyKimi(), "-p", prompt, "-n",
+                    absl::StrCat(std::min(2 * bytes + 8, kLong)), "--temp", "0", "--ignore-eos", "--json"})["text"];
 }
 
 // A long generation under way: some of its text has come.
 std::unique_ptr<Subprocess> StartLongGeneration(const std::string& model,
                                                 const nlohmann::json& prompt,
                                                 const std::vector<std::string>& flags) {
-  std::vector<std::string> arguments = {"generate", model,    "-p", prompt,        "-n",
-                                        kLong,      "--temp", "0",  "--ignore-eos"};
+  std::vector<std::string> arguments = {"generate", model, "-p", prompt, "-n",
+                                        absl::StrCat(kLong), "--temp", "0", "--ignore-eos"};
   arguments.insert(arguments.end(), flags.begin(), flags.end());
   auto process = StartOdmoe(arguments);
   if (process == nullptr) return nullptr;

@@ -61,7 +61,7 @@ TEST_F(ModelLoadingTest, LinkWithinTheRootIsFollowed) {
 TEST_F(ModelLoadingTest, WhatIsNotThereIsNotFound) {
   EXPECT_EQ(LoadCode(server_.PathOf("none")), absl::StatusCode::kNotFound);
   WriteFileOrDie(server_.PathOf("file"), "x");
-  EXPECT_EQ(LoadCode(server_.PathOf("file")), absl::StatusCode::kNotFound);
+  EXPECT_EQ(LoadCode(server_.PathOf("file/below")), absl::StatusCode::kNotFound);
 }
 
 TEST_F(ModelLoadingTest, LoadingAgainChangesNothing) {
