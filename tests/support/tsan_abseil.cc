@@ -57,6 +57,7 @@ auto Waiting(const void* lock, Call call) {
   }
 
 using absl::BlockingCounter;
+using absl::CondVar;
 using absl::Condition;
 using absl::Duration;
 using absl::Mutex;
@@ -76,6 +77,12 @@ ODMOE_WRAP(Waiting, bool, _ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9Condit
            m, (Mutex * m, const Condition& c, Duration d), (m, c, d))
 ODMOE_WRAP(Waiting, bool, _ZN4absl7debian35Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE, m,
            (Mutex * m, const Condition& c, Time t), (m, c, t))
+ODMOE_WRAP(Waiting, void, _ZN4absl7debian37CondVar4WaitEPNS0_5MutexE, m, (CondVar * v, Mutex* m),
+           (v, m))
+ODMOE_WRAP(Waiting, bool, _ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE, m,
+           (CondVar * v, Mutex* m, Duration d), (v, m, d))
+ODMOE_WRAP(Waiting, bool, _ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE, m,
+           (CondVar * v, Mutex* m, Time t), (v, m, t))
 ODMOE_WRAP(Releasing, void, _ZN4absl7debian312Notification6NotifyEv, n, (Notification * n), (n))
 ODMOE_WRAP(Acquiring, void, _ZNK4absl7debian312Notification19WaitForNotificationEv, n,
            (const Notification* n), (n))

@@ -226,12 +226,11 @@ class UringReader final : public BlockReader {
 
   template <typename Change>
   void Tell(Change change) {
-    bool asleep;
-    {
-      absl::MutexLock lock(&mutex_);
-      asleep = inbox_.empty();  // else who came before has woken the thread
-      change(inbox_);
-    }
+    // Kept until the thread is woken: what it then does may let the reader be destroyed, and that
+    // takes the lock before it closes the descriptor.
+    absl::MutexLock lock(&mutex_);
+    const bool asleep = inbox_.empty();  // else who came before has woken the thread
+    change(inbox_);
     if (!asleep) return;
     const uint64_t one = 1;
     // Fails only when the counter is full, and then the thread is awake already.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/support/temporary_directory.h"
 
 namespace odmoe {
 namespace {
@@ -12,11 +13,6 @@ namespace {
 // A tree that looks like /sys/fs/cgroup.
 class AvailableCoresTest : public ::testing::Test {
  protected:
-  AvailableCoresTest() : mount_(::testing::TempDir() + "odmoe-available-cores") {
-    std::filesystem::remove_all(mount_);
-  }
-  ~AvailableCoresTest() override { std::filesystem::remove_all(mount_); }
-
   void Write(const std::string& path, const std::string& text) {
     std::filesystem::create_directories((mount_ / path).parent_path());
     std::ofstream(mount_ / path) << text;
@@ -25,7 +21,8 @@ class AvailableCoresTest : public ::testing::Test {
     return CgroupCores(membership, mount_.string());
   }
 
-  const std::filesystem::path mount_;
+  const TemporaryDirectory directory_;
+  const std::filesystem::path mount_ = directory_.path();
 };
 
 TEST_F(AvailableCoresTest, TheTightestGroupOnTheWayUpDecides) {
