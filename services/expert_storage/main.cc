@@ -142,7 +142,15 @@ absl::StatusOr<TenantTable> ReadTenants(const Flags& flags) {
 
 // Serves a working set of another store's experts.
 absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
+  if (!flags.state_dir.empty() || !flags.also.empty() || flags.io_depth > 0 ||
+      !flags.io_split.empty()) {
+    return absl::InvalidArgumentError(
+        "--state-dir, --also, --io-depth and --io-split are for models of this host's files, not "
+        "for --remote");
+  }
   OpenStoreOptions options;
+  ODMOE_ASSIGN_OR_RETURN(options.huge_pages, ParseHugePages(flags.huge_pages));
+  options.lock_memory = flags.lock_memory;
   ODMOE_ASSIGN_OR_RETURN(options.tenants, ReadTenants(flags));
   ODMOE_ASSIGN_OR_RETURN(options.policy, ParseEvictionPolicy(flags.policy));
   options.prefetch = !flags.no_prefetch;

@@ -208,10 +208,10 @@ class UringReader final : public BlockReader {
       : depth_(shape.depth), wake_fd_(eventfd(0, EFD_CLOEXEC)), queue_(shape) {}
 
   int StartRing() {
-    // Room for all that may be stuck besides those at work, and the wake-up.
-    const unsigned entries = depth_ + 1;
+    const unsigned entries = depth_ + 1;  // one for the wake-up
     io_uring_params params = {};
     params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    // Room for all that may be stuck besides those at work.
     params.cq_entries = 2 * (depth_ + 1) + ReadQueue::kMostStuck;
     int error = io_uring_queue_init_params(entries, &ring_, &params);
     if (error == -EINVAL) {  // a kernel before 6.1

@@ -211,8 +211,8 @@ void ExpertStage::TakeExecuted(const Step& step, int32_t layer, ExpertExecution&
   if (here_.empty()) {
     fetch_or_execute_.Executed(static_cast<int64_t>(there_.size()),
                                static_cast<int64_t>(sent_tokens_.size()), end - sent_at_);
-  } else {
-    fetch_or_execute_.Failed(end);
+  } else if (step.CheckWanted().ok()) {
+    fetch_or_execute_.Failed(end);  // and not just given up here
   }
 }
 
