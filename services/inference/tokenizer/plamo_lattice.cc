@@ -61,11 +61,15 @@ class PlamoLattice final : public FragmentEncoder {
   // By the offset at which they begin.
   std::vector<Beginning> FindBeginnings(absl::string_view text) const {
     std::vector<Beginning> beginnings(text.size() + 1);
+    // Characters from the front: a token of a hostile vocabulary may have cut one, and what is left
+    // of it is a character of its own then.
+    for (size_t begin = 0; begin < text.size(); begin += beginnings[begin].length) {
+      beginnings[begin].length = static_cast<int32_t>(ReadUtf8Prefix(text.substr(begin)).length);
+    }
     for (size_t begin = text.size(); begin-- > 0;) {
-      if ((static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) continue;
-      const size_t character = ReadUtf8Prefix(text.substr(begin)).length;
-      Beginning best = {kUnknownCost + beginnings[begin + character].cost, -1,
-                        static_cast<int32_t>(character)};
+      const int32_t character = beginnings[begin].length;
+      if (character == 0) continue;
+      Beginning best = {kUnknownCost + beginnings[begin + character].cost, -1, character};
       TokenTrie::Node node = TokenTrie::kRoot;
       for (size_t end = begin; end < text.size();) {
         node = trie_.Step(node, text[end++]);

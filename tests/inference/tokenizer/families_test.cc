@@ -220,6 +220,12 @@ TEST(PlamoLatticeTest, TheCheapestWayWinsAndOfEqualOnesTheLongerToken) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST(PlamoLatticeTest, WhatATokenCutInsideACharacterLeavesIsBytes) {
+  std::vector<TextToken> tokens = WithBytes({{"a", -1}, {"\xE6\x97", -1, TokenType::kUserDefined}});
+  const auto tokenizer = Make(MakeTextMetadata("plamo2", std::move(tokens)));
+  EXPECT_THAT(Tokens(*tokenizer, "a日a"), ElementsAre(kFirst, kFirst + 1, 3 + 0xA5, kFirst));
+}
+
 TEST(MarkedSpacesTest, GemmaMergesTextAndTakesRunsOfLineFeedsWhole) {
   GgufMetadata metadata = MakeTextMetadata(
       "gemma4", WithBytes({{"▁"}, {"a"}, {"▁a"}, {"\n"}, {"\n\n"}}));
