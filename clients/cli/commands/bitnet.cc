@@ -31,7 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct BitnetArguments {
   ConvertOptions convert;
   bool validate = false;
   bool force = false;
@@ -96,7 +96,7 @@ std::string ToTable(const TernaryReport& report) {
   return table.ToString();
 }
 
-absl::Status Inspect(const Options& options, Console& console) {
+absl::Status Inspect(const BitnetArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const TernaryReport report,
                          ReportTernary(PosixFileSystem(), options.convert.source));
   if (options.output.json) {
@@ -107,7 +107,7 @@ absl::Status Inspect(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status CheckDestination(const Options& options) {
+absl::Status CheckDestination(const BitnetArguments& options) {
   const std::string& path = options.convert.destination;
   std::error_code error;
   if (!fs::exists(path, error) || HasUnfinishedConversion(PosixFileSystem(), path)) {
@@ -121,7 +121,7 @@ absl::Status CheckDestination(const Options& options) {
       absl::StrCat(path, " exists; give another -o, or --force to replace it"));
 }
 
-absl::Status RunPlan(const Options& options, const ConvertPlan& plan,
+absl::Status RunPlan(const BitnetArguments& options, const ConvertPlan& plan,
                      const Cancellation& cancellation, Console& console) {
   ProgressDisplay display(console, options.output.quiet);
   const absl::Status converted = RunConversion(
@@ -131,7 +131,7 @@ absl::Status RunPlan(const Options& options, const ConvertPlan& plan,
   return converted;
 }
 
-void PrintResult(const Options& options, uint64_t bytes, const TernaryReport& report,
+void PrintResult(const BitnetArguments& options, uint64_t bytes, const TernaryReport& report,
                  const std::optional<BitnetValidation>& validation, Console& console) {
   if (options.output.json) {
     Json json = ToJson(report);
@@ -151,7 +151,7 @@ void PrintResult(const Options& options, uint64_t bytes, const TernaryReport& re
   console.ErrLine(absl::StrCat(options.convert.destination, ": ", FormatBytes(bytes)));
 }
 
-absl::Status Convert(const Options& options, Console& console) {
+absl::Status Convert(const BitnetArguments& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckDestination(options));
   if (options.validate && !absl::EndsWith(options.convert.destination, ".gguf")) {
     return UsageError("--validate reads a GGUF file, and the output does not end in .gguf");
@@ -185,7 +185,7 @@ absl::Status WriteText(const std::string& path, const std::string& text, bool fo
   return file->Commit();
 }
 
-absl::Status Kernels(const Options& options, Console& console) {
+absl::Status Kernels(const BitnetArguments& options, Console& console) {
   constexpr uint64_t kMaxConfigBytes = 16 * kMiB;
   ODMOE_ASSIGN_OR_RETURN(const std::string text,
                          ReadWholeFile(PosixFileSystem(), options.config, kMaxConfigBytes));
@@ -228,7 +228,7 @@ absl::Status Kernels(const Options& options, Console& console) {
 }
 
 void AddInspect(CLI::App& bitnet, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BitnetArguments>();
   CLI::App* command = bitnet.add_subcommand(
       "inspect", "How a checkpoint stores its ternary weights, and how many are -1, 0 and 1");
   command->add_option("source", options->convert.source, "Hugging Face directory")
@@ -241,7 +241,7 @@ void AddInspect(CLI::App& bitnet, Invocation& invocation) {
 }
 
 void AddConvert(CLI::App& bitnet, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BitnetArguments>();
   ConvertOptions& convert = options->convert;
   convert.outtype = "tq2_0";
   CLI::App* command = bitnet.add_subcommand(
@@ -283,7 +283,7 @@ void AddConvert(CLI::App& bitnet, Invocation& invocation) {
 }
 
 void AddKernels(CLI::App& bitnet, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BitnetArguments>();
   CLI::App* command = bitnet.add_subcommand(
       "kernels", "Write kernel_config.ini and bitnet-lut-kernels.h for BitNet's runtime");
   command->add_option("--config", options->config, "The model's config.json")

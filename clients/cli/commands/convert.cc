@@ -25,7 +25,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ConvertArguments {
   ConvertSpec spec;
   bool dry_run = false;
   std::string endpoint;
@@ -41,8 +41,8 @@ struct Result {
   absl::Duration time;
 };
 
-absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& cancellation,
-                                   Console& console) {
+absl::StatusOr<Result> ConvertHere(const ConvertArguments& options,
+                                   const Cancellation& cancellation, Console& console) {
   // Before the plan, which may take a while, where that is enough to know it.
   if (!HasUnfinishedConversion(PosixFileSystem(), options.spec.destination)) {
     ODMOE_RETURN_IF_ERROR(CheckNotTaken(options.spec.destination, options.force));
@@ -74,8 +74,8 @@ absl::StatusOr<Result> ConvertHere(const Options& options, const Cancellation& c
   return Result{options.spec.destination, bytes, absl::Now() - start};
 }
 
-absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& cancellation,
-                                    Console& console) {
+absl::StatusOr<Result> ConvertAsJob(const ConvertArguments& options,
+                                    const Cancellation& cancellation, Console& console) {
   if (options.force) {
     return UsageError(
         "--force works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
@@ -88,8 +88,8 @@ absl::StatusOr<Result> ConvertAsJob(const Options& options, const Cancellation& 
   return Result{JobTarget(job), job.steps.back().result.bytes, job.finished - job.started};
 }
 
-absl::StatusOr<Result> ConvertElsewhere(const Options& options, const Cancellation& cancellation,
-                                        Console& console) {
+absl::StatusOr<Result> ConvertElsewhere(const ConvertArguments& options,
+                                        const Cancellation& cancellation, Console& console) {
   if (options.endpoint.empty() || options.force || options.spec.restart) {
     return UsageError("--transfer needs --endpoint, and goes with neither --force nor --restart");
   }
@@ -101,7 +101,7 @@ absl::StatusOr<Result> ConvertElsewhere(const Options& options, const Cancellati
 }
 
 // Says what would be done, and does nothing.
-absl::Status DryRun(const Options& options, Console& console) {
+absl::Status DryRun(const ConvertArguments& options, Console& console) {
   if (!options.endpoint.empty()) {
     return UsageError(
         "--dry-run works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
@@ -116,7 +116,7 @@ absl::Status DryRun(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ConvertArguments& options, Console& console) {
   if (options.dry_run) return DryRun(options, console);
   const SignalScope signals;
   const Cancellation& cancellation = signals.cancellation();
@@ -140,7 +140,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddConvertCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ConvertArguments>();
   CLI::App* command = app.add_subcommand(
       "convert", "A Hugging Face directory or GGUF file to a GGUF file or model directory");
   command->add_option("source", options->spec.source, "Hugging Face directory or GGUF file")

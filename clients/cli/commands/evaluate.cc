@@ -19,7 +19,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct EvaluateArguments {
   ModelOptions model;
   TextOptions text;
   std::string base;
@@ -41,11 +41,11 @@ struct Results {
   std::optional<TensorReport> tensors;
 };
 
-bool WantsText(const Options& options) {
+bool WantsText(const EvaluateArguments& options) {
   return !options.text.file.empty() || options.read_logits;
 }
 
-absl::Status CheckOptions(const Options& options) {
+absl::Status CheckOptions(const EvaluateArguments& options) {
   if (options.tensors && options.base.empty()) {
     return UsageError("--tensors compares with a base model: give --base");
   }
@@ -62,8 +62,9 @@ absl::Status CheckOptions(const Options& options) {
   return UsageError("nothing to evaluate: give a text with -f, or --base with --tensors");
 }
 
-absl::StatusOr<TextReport> RunText(const Options& options, const Cancellation& cancellation,
-                                   ProgressDisplay& display, Console& console) {
+absl::StatusOr<TextReport> RunText(const EvaluateArguments& options,
+                                   const Cancellation& cancellation, ProgressDisplay& display,
+                                   Console& console) {
   std::string text;
   if (!options.read_logits) {
     ODMOE_ASSIGN_OR_RETURN(text, ReadText(options.text, console));
@@ -103,7 +104,7 @@ absl::StatusOr<TextReport> RunText(const Options& options, const Cancellation& c
                       });
 }
 
-absl::StatusOr<Results> Evaluate(const Options& options, Console& console) {
+absl::StatusOr<Results> Evaluate(const EvaluateArguments& options, Console& console) {
   const SignalScope signals;
   ProgressDisplay display(console, options.output.quiet);
   Results results;
@@ -126,7 +127,7 @@ absl::StatusOr<Results> Evaluate(const Options& options, Console& console) {
   return results;
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const EvaluateArguments& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckOptions(options));
   ODMOE_ASSIGN_OR_RETURN(const Results results, Evaluate(options, console));
   if (!options.svg.empty()) {
@@ -153,7 +154,7 @@ absl::Status Run(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-void AddTextOptions(CLI::App& command, Options& options) {
+void AddTextOptions(CLI::App& command, EvaluateArguments& options) {
   command
       .add_option("-f,--file", options.text.file,
                   "A text to read, byte for byte; - for standard "
@@ -178,7 +179,7 @@ void AddTextOptions(CLI::App& command, Options& options) {
 }  // namespace
 
 void AddEvaluateCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvaluateArguments>();
   CLI::App* command = app.add_subcommand(
       "evaluate", "Perplexity of a model on a text, and what a quantization lost against its base");
   AddLocalModelOptions(*command, options->model);

@@ -16,7 +16,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct GenerateArguments {
   ModelOptions model;
   TextOptions prompt;
   GenerateRequest request;
@@ -91,7 +91,7 @@ std::string SummaryLine(const Output& output) {
   return line;
 }
 
-absl::StatusOr<Output> Generate(LanguageModel& model, const Options& options,
+absl::StatusOr<Output> Generate(LanguageModel& model, const GenerateArguments& options,
                                 const Cancellation& cancellation, Console& console) {
   Output output;
   const auto show = [&](const std::string& text) {
@@ -114,7 +114,7 @@ absl::StatusOr<Output> Generate(LanguageModel& model, const Options& options,
   return output;
 }
 
-absl::Status Run(Options& options, Console& console) {
+absl::Status Run(GenerateArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(options.request.prompt.text, ReadText(options.prompt, console));
   options.request.prompt.tokenize.add_special = !options.no_special;
   options.request.sampling.seed = options.seed;
@@ -134,7 +134,7 @@ absl::Status Run(Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-void AddSamplingOptions(CLI::App& command, Options& options) {
+void AddSamplingOptions(CLI::App& command, GenerateArguments& options) {
   constexpr char kGroup[] = "Sampling";
   Sampling& sampling = options.request.sampling;
   command
@@ -173,7 +173,7 @@ void AddSamplingOptions(CLI::App& command, Options& options) {
 }  // namespace
 
 void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateArguments>();
   options->request.max_tokens = 128;
   CLI::App* command = app.add_subcommand("generate", "Continue a prompt, streaming the text");
   AddModelOptions(*command, options->model);

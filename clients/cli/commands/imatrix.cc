@@ -16,7 +16,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ImatrixArguments {
   ModelOptions model;
   TextOptions text;
   std::string output;
@@ -24,7 +24,7 @@ struct Options {
   OutputOptions common;
 };
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ImatrixArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const std::string text, ReadText(options.text, console));
   const SignalScope signals;
   ProgressDisplay display(console, options.common.quiet);
@@ -66,7 +66,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddImatrixCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ImatrixArguments>();
   CLI::App* command = app.add_subcommand(
       "imatrix", "Compute an importance matrix: how strongly a text drives each weight's inputs");
   AddLocalModelOptions(*command, options->model);

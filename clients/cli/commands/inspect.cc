@@ -11,12 +11,12 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct InspectArguments {
   std::string path;
   bool json = false;
 };
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const InspectArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const Inspection inspection, InspectModel(options.path));
   console.Out(options.json ? InspectionJson(inspection) : InspectionText(inspection));
   return absl::OkStatus();
@@ -25,7 +25,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddInspectCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectArguments>();
   CLI::App* command = app.add_subcommand("inspect", "Print what is in a model");
   command
       ->add_option("path", options->path,

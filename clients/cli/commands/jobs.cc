@@ -27,7 +27,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct JobsArguments {
   std::string endpoint;
   std::string database;
   ConvertSpec convert;
@@ -52,7 +52,7 @@ absl::StatusOr<std::string> DefaultDatabase() {
 }
 
 // `workers` of this process, where it is the queue; none to look only.
-absl::StatusOr<std::unique_ptr<JobQueue>> OpenQueue(const Options& options, int workers) {
+absl::StatusOr<std::unique_ptr<JobQueue>> OpenQueue(const JobsArguments& options, int workers) {
   if (!options.endpoint.empty()) return ConnectJobQueue(options.endpoint);
   LocalJobQueueOptions local;
   local.workers = workers;
@@ -76,7 +76,7 @@ absl::StatusOr<std::unique_ptr<JobQueue>> OpenQueue(const Options& options, int 
   return OpenLocalJobQueue(local);
 }
 
-void ShowOne(const Job& job, const Options& options, Console& console) {
+void ShowOne(const Job& job, const JobsArguments& options, Console& console) {
   if (options.output.json) {
     console.OutLine(DumpJson(JobToJson(job)));
   } else {
@@ -85,7 +85,7 @@ void ShowOne(const Job& job, const Options& options, Console& console) {
 }
 
 // With --json each state is a line, the last one too.
-absl::Status Watch(JobQueue& queue, const Options& options, const SignalScope& signals,
+absl::Status Watch(JobQueue& queue, const JobsArguments& options, const SignalScope& signals,
                    Console& console) {
   std::function<void(const Job&)> on_change;
   if (options.output.json) {
@@ -99,7 +99,7 @@ absl::Status Watch(JobQueue& queue, const Options& options, const SignalScope& s
 }
 
 // A conversion by its flags, or a job file.
-absl::StatusOr<JobSpec> SpecOf(const Options& options, Console& console) {
+absl::StatusOr<JobSpec> SpecOf(const JobsArguments& options, Console& console) {
   JobSpec spec;
   if (!options.convert.destination.empty()) {
     spec.steps = {WithAbsolutePaths(options.convert)};
@@ -121,7 +121,7 @@ absl::StatusOr<JobSpec> SpecOf(const Options& options, Console& console) {
 
 // With a service it queues and returns. Without one nobody else would run the job, so this process
 // does, to its end; stopped before, the job goes on with the next submit.
-absl::Status RunSubmit(Options options, Console& console) {
+absl::Status RunSubmit(JobsArguments options, Console& console) {
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const JobSpec spec, SpecOf(options, console));
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 1));
@@ -140,13 +140,13 @@ absl::Status RunSubmit(Options options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status RunWatch(const Options& options, Console& console) {
+absl::Status RunWatch(const JobsArguments& options, Console& console) {
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
   return Watch(*queue, options, signals, console);
 }
 
-absl::Status RunShow(const Options& options, Console& console) {
+absl::Status RunShow(const JobsArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
   ODMOE_ASSIGN_OR_RETURN(const Job job, queue->Get(options.id));
   console.OutLine(options.output.json ? DumpJson(JobToJson(job)) : DescribeJob(job));
@@ -154,14 +154,14 @@ absl::Status RunShow(const Options& options, Console& console) {
 }
 
 template <absl::StatusOr<Job> (JobQueue::*kChange)(absl::string_view)>
-absl::Status RunChange(const Options& options, Console& console) {
+absl::Status RunChange(const JobsArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
   ODMOE_ASSIGN_OR_RETURN(const Job job, (queue.get()->*kChange)(options.id));
   ShowOne(job, options, console);
   return absl::OkStatus();
 }
 
-absl::Status RunDelete(const Options& options, Console& console) {
+absl::Status RunDelete(const JobsArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
   ODMOE_RETURN_IF_ERROR(queue->Delete(options.id));
   if (options.output.json) {
@@ -172,7 +172,7 @@ absl::Status RunDelete(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status RunList(const Options& options, Console& console) {
+absl::Status RunList(const JobsArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const auto queue, OpenQueue(options, 0));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<Job> jobs, queue->List(options.limit));
   if (options.output.json) {
@@ -195,8 +195,8 @@ absl::Status RunList(const Options& options, Console& console) {
 
 CLI::App* AddJobCommand(CLI::App& jobs, Invocation& invocation, const std::string& name,
                         const std::string& description,
-                        const std::shared_ptr<Options>& options,
-                        absl::Status (*run)(const Options&, Console&)) {
+                        const std::shared_ptr<JobsArguments>& options,
+                        absl::Status (*run)(const JobsArguments&, Console&)) {
   CLI::App* command = jobs.add_subcommand(name, description);
   CLI::Option* endpoint =
       AddEndpointOption(*command, options->endpoint, "The conversion service to ask");
@@ -213,10 +213,11 @@ CLI::App* AddJobCommand(CLI::App& jobs, Invocation& invocation, const std::strin
   return command;
 }
 
-void AddSubmit(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Options>& options) {
+void AddSubmit(CLI::App& jobs, Invocation& invocation,
+               const std::shared_ptr<JobsArguments>& options) {
   CLI::App* submit = AddJobCommand(
       jobs, invocation, "submit", "Queue a job; without an endpoint, run it here", options,
-      [](const Options& o, Console& console) { return RunSubmit(o, console); });
+      [](const JobsArguments& o, Console& console) { return RunSubmit(o, console); });
   submit
       ->add_option("source", options->convert.source,
                    "Hugging Face directory or GGUF file; or a job file, FILE.json or - for "
@@ -255,9 +256,9 @@ void AddSubmit(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Opt
 }
 
 // A verb on one job.
-void AddVerb(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Options>& options,
+void AddVerb(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<JobsArguments>& options,
              const std::string& name, const std::string& description,
-             absl::Status (*run)(const Options&, Console&)) {
+             absl::Status (*run)(const JobsArguments&, Console&)) {
   AddJobCommand(jobs, invocation, name, description, options, run)
       ->add_option("id", options->id, "The job's id")
       ->required()
@@ -267,7 +268,7 @@ void AddVerb(CLI::App& jobs, Invocation& invocation, const std::shared_ptr<Optio
 }  // namespace
 
 void AddJobsCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<JobsArguments>();
   CLI::App* jobs = app.add_subcommand("jobs", "Conversion jobs");
   jobs->require_subcommand(1);
   AddSubmit(*jobs, invocation, options);

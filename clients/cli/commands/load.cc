@@ -15,7 +15,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct LoadArguments {
   std::string path;
   std::string endpoint;
   std::string expert_store;
@@ -28,7 +28,7 @@ struct Options {
 // Opening takes the whole arena from the system, which large ones feel.
 constexpr absl::Duration kOpenTimeout = absl::Minutes(30);
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const LoadArguments& options, Console& console) {
   if (options.endpoint.empty() && options.expert_store.empty()) {
     return UsageError("give --expert-store, --endpoint or both: which services are to load it");
   }
@@ -69,7 +69,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddLoadCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LoadArguments>();
   CLI::App* command = app.add_subcommand(
       "load", "Open a model in an expert store and load it in an inference service");
   command->add_option("model", options->path, "Model directory, below the services' roots")

@@ -23,7 +23,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct MergeArguments {
   MergeOptions merge;
   bool no_verify = false;
   bool force = false;
@@ -31,7 +31,7 @@ struct Options {
 };
 
 // What is replaced stays until the new file is whole.
-absl::Status CheckDestination(const Options& options) {
+absl::Status CheckDestination(const MergeArguments& options) {
   const std::string& path = options.merge.destination;
   if (!absl::EndsWith(path, ".gguf")) {
     return UsageError(absl::StrCat("merge makes a GGUF file, and ", path,
@@ -49,7 +49,7 @@ absl::Status CheckDestination(const Options& options) {
   return absl::OkStatus();
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const MergeArguments& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckDestination(options));
   const SignalScope signals;
   ProgressDisplay display(console, options.output.quiet);
@@ -80,7 +80,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddMergeCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<MergeArguments>();
   CLI::App* command = app.add_subcommand(
       "merge", "Put a model directory together again as the GGUF file it was split from");
   command->add_option("directory", options->merge.directory, "Model directory")

@@ -29,7 +29,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct QuantizeArguments {
   QuantizeSpec spec;
   std::string type;   // one, or
   std::string types;  // several
@@ -40,7 +40,7 @@ struct Options {
   OutputOptions output;
 };
 
-absl::Status SetTypes(Options& options) {
+absl::Status SetTypes(QuantizeArguments& options) {
   if (options.type.empty() == options.types.empty()) {
     return UsageError("give --type for one model, or --types for a folder of them");
   }
@@ -71,8 +71,8 @@ ProgressState ToState(const JobProgress& progress) {
   return state;
 }
 
-absl::StatusOr<StepResult> QuantizeHere(const Options& options, const Cancellation& cancellation,
-                                        Console& console) {
+absl::StatusOr<StepResult> QuantizeHere(const QuantizeArguments& options,
+                                        const Cancellation& cancellation, Console& console) {
   const QuantizeSpec& spec = options.spec;
   QuantizeOptions quantize = ToQuantizeOptions(spec, nullptr);
   quantize.restart = options.restart;
@@ -110,8 +110,8 @@ absl::StatusOr<StepResult> QuantizeHere(const Options& options, const Cancellati
   return result;
 }
 
-absl::StatusOr<StepResult> QuantizeAsJob(const Options& options, const Cancellation& cancellation,
-                                         Console& console) {
+absl::StatusOr<StepResult> QuantizeAsJob(const QuantizeArguments& options,
+                                         const Cancellation& cancellation, Console& console) {
   if (options.force || options.restart) {
     return UsageError(
         "--force and --restart work in this process only; leave out --endpoint (or unset "
@@ -126,7 +126,7 @@ absl::StatusOr<StepResult> QuantizeAsJob(const Options& options, const Cancellat
   return job.steps.back().result;
 }
 
-absl::Status DryRun(const Options& options, Console& console) {
+absl::Status DryRun(const QuantizeArguments& options, Console& console) {
   if (!options.endpoint.empty()) {
     return UsageError(
         "--dry-run works in this process only; leave out --endpoint (or unset ODMOE_ENDPOINT)");
@@ -153,7 +153,7 @@ absl::Status DryRun(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status Run(Options options, Console& console) {
+absl::Status Run(QuantizeArguments options, Console& console) {
   ODMOE_RETURN_IF_ERROR(SetTypes(options));
   if (options.dry_run) return DryRun(options, console);
   const SignalScope signals;
@@ -207,7 +207,7 @@ void AddTensorFlags(CLI::App& command, QuantizeSpec& spec) {
       ->type_name("FILE");
 }
 
-void AddOutputFlags(CLI::App& command, Options& options) {
+void AddOutputFlags(CLI::App& command, QuantizeArguments& options) {
   QuantizeSpec& spec = options.spec;
   command.add_flag("--directories", spec.directories,
                    "With --types: model directories, not GGUF files");
@@ -247,7 +247,7 @@ void AddOutputFlags(CLI::App& command, Options& options) {
 }  // namespace
 
 void AddQuantizeCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<QuantizeArguments>();
   CLI::App* command =
       app.add_subcommand("quantize", "A model with smaller weights, or several of it");
   command

@@ -13,7 +13,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ReplayArguments {
   std::string trace;
   std::vector<std::string> policies = {"default", "next-use", "lfru", "lfu", "lru", "belady"};
   std::vector<std::string> budgets = {"0.5x", "0.9x", "1.5x", "2.5x", "4x", "8x"};
@@ -21,7 +21,8 @@ struct Options {
   OutputOptions output;
 };
 
-absl::StatusOr<ReplayReport::BudgetRuns> RunBudget(const Options& options, const RouteTrace& trace,
+absl::StatusOr<ReplayReport::BudgetRuns> RunBudget(const ReplayArguments& options,
+                                                   const RouteTrace& trace,
                                                    const std::string& text) {
   ReplayReport::BudgetRuns runs;
   ODMOE_ASSIGN_OR_RETURN(runs.budget, ParseReplayBudget(text));
@@ -43,7 +44,7 @@ absl::StatusOr<ReplayReport::BudgetRuns> RunBudget(const Options& options, const
   return runs;
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ReplayArguments& options, Console& console) {
   ReplayReport report;
   ODMOE_ASSIGN_OR_RETURN(report.trace, ReadRouteTrace(PosixFileSystem(), options.trace));
   for (const std::string& budget : options.budgets) {
@@ -66,7 +67,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddReplayCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReplayArguments>();
   CLI::App* command = app.add_subcommand(
       "replay", "What eviction policies would hit on recorded routing, without reading a model");
   command

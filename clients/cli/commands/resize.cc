@@ -15,7 +15,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ResizeArguments {
   std::string budget;
   std::string endpoint;
   std::string model;
@@ -27,7 +27,7 @@ struct Options {
 // Beside what the store may wait for pins: growing takes the memory from the system.
 constexpr absl::Duration kPopulateTime = absl::Minutes(30);
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ResizeArguments& options, Console& console) {
   if (options.endpoint.empty()) {
     return UsageError("give --endpoint (or set ODMOE_ENDPOINT): which expert store to resize");
   }
@@ -56,7 +56,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddResizeCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ResizeArguments>();
   CLI::App* command =
       app.add_subcommand("resize", "Give an expert store another budget while it serves");
   command
@@ -67,7 +67,8 @@ void AddResizeCommand(CLI::App& app, Invocation& invocation) {
       ->check(CheckedBy(ParseBudget));
   AddEndpointOption(*command, options->endpoint, "The expert-storage service");
   CLI::Option* model =
-      command->add_option("--model", options->model, "Which model's; not needed if it is the only one")
+      command
+          ->add_option("--model", options->model, "Which model's; not needed if it is the only one")
           ->type_name("NAME");
   command->add_flag("--total", options->total, "The budget of all the store's models together")
       ->excludes(model);

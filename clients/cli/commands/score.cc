@@ -17,7 +17,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ScoreArguments {
   ModelOptions model;
   TextOptions text;
   bool special = false;
@@ -77,7 +77,7 @@ RouteTrace TraceOf(const ScoreResult& result, const ExpertCatalog& catalog,
   return trace;
 }
 
-absl::Status WriteTrace(const Options& options, const ScoreResult& result,
+absl::Status WriteTrace(const ScoreArguments& options, const ScoreResult& result,
                         const ExpertStore& experts) {
   if (experts.catalog().expert_count() == 0) {
     return absl::InvalidArgumentError("a model without routed experts has no routing to record");
@@ -86,7 +86,7 @@ absl::Status WriteTrace(const Options& options, const ScoreResult& result,
                                                                ModelName(options.model.model))));
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ScoreArguments& options, Console& console) {
   if (!options.trace.empty() && !options.model.endpoint.empty()) {
     return UsageError("--trace records a model in this process: leave out --endpoint (or unset "
                       "ODMOE_ENDPOINT)");
@@ -116,7 +116,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddScoreCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ScoreArguments>();
   CLI::App* command =
       app.add_subcommand("score", "Log-probabilities and perplexity of a text under a model");
   AddModelOptions(*command, options->model);

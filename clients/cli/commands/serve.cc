@@ -15,14 +15,14 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ServeArguments {
   ModelOptions model;
   std::string listen = "127.0.0.1:8080";
   int drain_seconds = 30;
   OutputOptions output;
 };
 
-void Announce(const std::string& url, const std::string& model, const Options& options,
+void Announce(const std::string& url, const std::string& model, const ServeArguments& options,
               Console& console) {
   // The same line as the services', for programs that wait for it.
   console.OutLine(absl::StrCat("listening on ", url));
@@ -33,7 +33,7 @@ void Announce(const std::string& url, const std::string& model, const Options& o
                                "Ctrl-C to stop"));
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const ServeArguments& options, Console& console) {
   absl::Notification stop;
   const SignalScope signals([&] { stop.Notify(); });
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
@@ -55,7 +55,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddServeCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ServeArguments>();
   CLI::App* command = app.add_subcommand(
       "serve", "Serve a model by OpenAI's HTTP API, all in this process");
   AddLocalModelOptions(*command, options->model);

@@ -27,7 +27,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct StatsArguments {
   std::vector<std::string> endpoints;
   std::string service = "auto";
   double watch_seconds = 0.0;  // 0: not given
@@ -66,7 +66,7 @@ absl::StatusOr<std::vector<StatsReport>> Ask(const std::string& endpoint,
   return std::vector<StatsReport>{InferenceReport(endpoint, *stats)};
 }
 
-absl::StatusOr<std::vector<StatsReport>> AskAll(const Options& options) {
+absl::StatusOr<std::vector<StatsReport>> AskAll(const StatsArguments& options) {
   std::vector<StatsReport> all;
   for (const std::string& endpoint : options.endpoints) {
     ODMOE_ASSIGN_OR_RETURN(std::vector<StatsReport> reports, Ask(endpoint, options.service));
@@ -91,7 +91,7 @@ std::string Render(const std::vector<StatsReport>& reports, bool json) {
 }
 
 // One page a model, until q or Ctrl-C, which leave the terminal as it was.
-absl::Status RunLive(const Options& options) {
+absl::Status RunLive(const StatsArguments& options) {
   std::unique_ptr<TerminalScreen> screen;
   std::atomic<TerminalScreen*> shown{nullptr};
   absl::Notification interrupted;
@@ -117,7 +117,7 @@ absl::Status RunLive(const Options& options) {
   return absl::CancelledError("interrupted");
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const StatsArguments& options, Console& console) {
   if (options.endpoints.empty()) {
     return UsageError("give --endpoint (or set ODMOE_ENDPOINT): which services to ask");
   }
@@ -141,7 +141,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddStatsCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<StatsArguments>();
   CLI::App* command =
       app.add_subcommand("stats", "Counters of expert-storage and inference services");
   command->add_option("--endpoint", options->endpoints, "A service to ask; may be repeated")

@@ -18,7 +18,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct TokenizeArguments {
   std::string model;
   std::string endpoint;
   TextOptions text;
@@ -38,7 +38,8 @@ absl::StatusOr<GgufMetadata> ReadVocabulary(const std::string& path) {
   return model->metadata();
 }
 
-absl::StatusOr<std::vector<TokenId>> Encode(const Options& options, const std::string& text) {
+absl::StatusOr<std::vector<TokenId>> Encode(const TokenizeArguments& options,
+                                            const std::string& text) {
   const TokenizeOptions tokenize{.add_special = !options.no_special,
                                  .parse_special = !options.plain_special};
   if (!options.endpoint.empty()) {
@@ -51,7 +52,7 @@ absl::StatusOr<std::vector<TokenId>> Encode(const Options& options, const std::s
   return tokenizer->Encode(text, tokenize);
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const TokenizeArguments& options, Console& console) {
   ODMOE_ASSIGN_OR_RETURN(const std::string text, ReadText(options.text, console));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens, Encode(options, text));
   if (options.output.json) {
@@ -65,7 +66,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddTokenizeCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TokenizeArguments>();
   CLI::App* command = app.add_subcommand("tokenize", "Text to tokens");
   command->add_option("model", options->model, "Model directory or GGUF file")
       ->required()

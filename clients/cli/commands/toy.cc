@@ -18,7 +18,7 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct ToyArguments {
   std::string path;
   ToyOptions toy;
   std::string outtype = "f32";
@@ -26,7 +26,7 @@ struct Options {
   OutputOptions output;
 };
 
-absl::Status Run(Options& options, Console& console) {
+absl::Status Run(ToyArguments& options, Console& console) {
   if (!absl::EndsWith(options.path, ".gguf")) {
     return UsageError(absl::StrCat(options.path, " does not end in .gguf"));
   }
@@ -54,7 +54,7 @@ absl::Status Run(Options& options, Console& console) {
 }  // namespace
 
 void AddToyCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ToyArguments>();
   ToyOptions& toy = options->toy;
   CLI::App* command =
       app.add_subcommand("toy", "Write a random model with Kimi-K2's structure, to try things out");

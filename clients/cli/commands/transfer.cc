@@ -16,14 +16,14 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct TransferArguments {
   std::string path;
   std::string destination;
   std::string endpoint;
   OutputOptions output;
 };
 
-absl::Status CheckEndpoint(const Options& options) {
+absl::Status CheckEndpoint(const TransferArguments& options) {
   if (!options.endpoint.empty()) return absl::OkStatus();
   return UsageError("give the conversion service with --endpoint, or ODMOE_ENDPOINT");
 }
@@ -47,7 +47,7 @@ void Report(const TransferResult& result, const std::string& id, absl::Duration 
   }
 }
 
-absl::Status RunUpload(const Options& options, Console& console) {
+absl::Status RunUpload(const TransferArguments& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckEndpoint(options));
   const SignalScope signals;
   const absl::Time start = absl::Now();
@@ -61,7 +61,7 @@ absl::Status RunUpload(const Options& options, Console& console) {
   return absl::OkStatus();
 }
 
-absl::Status RunDownload(const Options& options, Console& console) {
+absl::Status RunDownload(const TransferArguments& options, Console& console) {
   ODMOE_RETURN_IF_ERROR(CheckEndpoint(options));
   const SignalScope signals;
   const absl::Time start = absl::Now();
@@ -77,7 +77,7 @@ absl::Status RunDownload(const Options& options, Console& console) {
 }  // namespace
 
 void AddUploadCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TransferArguments>();
   CLI::App* command = app.add_subcommand(
       "upload", "Send a checkpoint or model to a conversion service's host");
   command->add_option("path", options->path, "A file, or a folder with all below it")
@@ -99,7 +99,7 @@ void AddUploadCommand(CLI::App& app, Invocation& invocation) {
 }
 
 void AddDownloadCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TransferArguments>();
   CLI::App* command =
       app.add_subcommand("download", "Fetch a file or folder from a conversion service's host");
   command->add_option("path", options->path, "A path below the service's roots or its spool")

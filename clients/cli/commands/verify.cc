@@ -19,19 +19,19 @@
 namespace odmoe {
 namespace {
 
-struct Options {
+struct VerifyArguments {
   std::string path;
   int concurrency = 0;
   OutputOptions output;
 };
 
-std::string Summary(const Options& options, const VerifyReport& report) {
+std::string Summary(const VerifyArguments& options, const VerifyReport& report) {
   return absl::StrFormat("%s: %s, %d experts, %d tensors, %s read, %d hashes compared",
                          options.path, report.kind, report.expert_count, report.tensor_count,
                          FormatBytes(report.checked_bytes), report.hashed_count);
 }
 
-absl::Status Outcome(const Options& options, const VerifyReport& report) {
+absl::Status Outcome(const VerifyArguments& options, const VerifyReport& report) {
   if (report.intact()) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(Summary(options, report), ": ", report.damage_count,
                                           " damaged, first ", report.damages[0].item));
@@ -43,7 +43,7 @@ Json ToJson(const absl::Status& status) {
 }
 
 // One document, whatever comes of it: the report tells more than an error alone.
-std::string ReportJson(const Options& options, const VerifyReport& report) {
+std::string ReportJson(const VerifyArguments& options, const VerifyReport& report) {
   Json json;
   json["path"] = options.path;
   json["kind"] = report.kind;
@@ -63,7 +63,7 @@ std::string ReportJson(const Options& options, const VerifyReport& report) {
   return DumpJson(json);
 }
 
-absl::Status Run(const Options& options, Console& console) {
+absl::Status Run(const VerifyArguments& options, Console& console) {
   const SignalScope signals;
   ProgressDisplay display(console, options.output.quiet);
   const auto report = VerifyModel(
@@ -86,7 +86,7 @@ absl::Status Run(const Options& options, Console& console) {
 }  // namespace
 
 void AddVerifyCommand(CLI::App& app, Invocation& invocation) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<VerifyArguments>();
   CLI::App* command =
       app.add_subcommand("verify", "Read a model whole and say what is damaged in it");
   command
