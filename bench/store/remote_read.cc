@@ -5,7 +5,9 @@
 //                                      killed or its input ends
 //   remote_read --connect GRPC,SOCKET  the near end
 //
-// Both rivals put the bytes where an arena's slot would be. ReadExpert also hashes them.
+// Both rivals put the bytes where an arena's slot would be. ReadExpert also hashes them. Beside the
+// speeds it prints the processor's time a gigabyte, of both ends where both are here: a figure that
+// other processes disturb less, and the bound of both where the processor is what is short.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,6 +20,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -49,6 +52,7 @@ struct Flags {
   int experts = 24;  // read a round and rival
   std::vector<int> streams = {1, 4};
   size_t connections = 4;
+  std::string rival = "both";
 };
 
 void DieUnless(bool good, const char* what) {
@@ -151,12 +155,46 @@ class PlainSocket {
   int fd_;
 };
 
-double GigabytesPerSecond(uint64_t bytes, absl::Time start) {
-  return static_cast<double>(bytes) / absl::ToDoubleSeconds(absl::Now() - start) * 1e-9;
+double SecondsOf(clockid_t clock) {
+  timespec time = {};
+  clock_gettime(clock, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
+// What has been carried, by the clock and by the processor's.
+struct Carried {
+  double gigabytes_per_second = 0;
+  double processor_seconds_per_gigabyte = 0;
+};
+
+// Times from construction on.
+class Stopwatch {
+ public:
+  // `far`: the other end's process, where it is a child of this one.
+  explicit Stopwatch(pid_t far) {
+    if (far > 0) DieUnless(clock_getcpuclockid(far, &far_) == 0, "clock_getcpuclockid");
+    processor_ = Processor();
+  }
+  Carried Took(uint64_t bytes) const {
+    const double gigabytes = static_cast<double>(bytes) * 1e-9;
+    return {gigabytes / absl::ToDoubleSeconds(absl::Now() - start_),
+            (Processor() - processor_) / gigabytes};
+  }
+
+ private:
+  double Processor() const {
+    return SecondsOf(CLOCK_PROCESS_CPUTIME_ID) + (far_ != kNone ? SecondsOf(far_) : 0);
+  }
+
+  static constexpr clockid_t kNone = -1;
+  clockid_t far_ = kNone;
+  double processor_;
+  absl::Time start_ = absl::Now();
+};
+
 struct Rivals {
-  Rivals(const Flags& flags, const std::vector<std::string>& addresses, int streams) {
+  Rivals(const Flags& flags, const std::vector<std::string>& addresses, int streams, pid_t far)
+      : far(far) {
     for (int i = 0; i < streams; ++i) {
       sockets.push_back(std::make_unique<PlainSocket>(addresses[1]));
     }
@@ -170,39 +208,38 @@ struct Rivals {
     }
   }
 
-  double Socket(int experts) {
-    const absl::Time start = absl::Now();
+  Carried Socket(int experts) {
+    return Time(experts, [this](size_t s, int) {
+      sockets[s]->Read(buffers[s].span().first(bytes));
+    });
+  }
+
+  Carried Grpc(int experts) {
+    return Time(experts, [this](size_t s, int expert) {
+      const absl::Status status = ReadAndWait(*source, {0, expert}, buffers[s].span());
+      if (status.ok()) return;
+      std::cerr << status << "\n";
+      std::exit(1);
+    });
+  }
+
+  // Has `read(stream, expert)` read so many, each stream's by a thread.
+  template <typename Read>
+  Carried Time(int experts, Read read) {
+    const Stopwatch watch(far);
     std::vector<std::thread> threads;
     for (size_t s = 0; s < sockets.size(); ++s) {
       threads.emplace_back([&, s] {
         for (int i = static_cast<int>(s); i < experts; i += static_cast<int>(sockets.size())) {
-          sockets[s]->Read(buffers[s].span().first(bytes));
+          read(s, i % kExperts);
         }
       });
     }
     for (std::thread& thread : threads) thread.join();
-    return GigabytesPerSecond(bytes * experts, start);
+    return watch.Took(bytes * static_cast<uint64_t>(experts));
   }
 
-  double Grpc(int experts) {
-    const absl::Time start = absl::Now();
-    std::vector<std::thread> threads;
-    for (size_t s = 0; s < sockets.size(); ++s) {
-      threads.emplace_back([&, s] {
-        for (int i = static_cast<int>(s); i < experts; i += static_cast<int>(sockets.size())) {
-          const absl::Status status =
-              ReadAndWait(*source, {0, i % kExperts}, buffers[s].span());
-          if (!status.ok()) {
-            std::cerr << status << "\n";
-            std::exit(1);
-          }
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    return GigabytesPerSecond(bytes * experts, start);
-  }
-
+  const pid_t far;  // the far end's process, 0: on another host
   uint64_t bytes = 0;
   std::vector<std::unique_ptr<PlainSocket>> sockets;
   std::vector<AlignedBuffer> buffers;
@@ -210,24 +247,41 @@ struct Rivals {
 };
 
 double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
-void Compare(const Flags& flags, const std::string& addresses) {
+// What one rival did, round by round.
+struct Score {
+  void Add(const Carried& carried) {
+    speed.push_back(carried.gigabytes_per_second);
+    processor.push_back(carried.processor_seconds_per_gigabyte);
+  }
+  void Print(const char* name) const {
+    if (speed.empty()) return;
+    std::printf("  %-12s %.2f GB/s, %.2f s of processor a GB (%.2f at best)\n", name, Median(speed),
+                Median(processor), *std::min_element(processor.begin(), processor.end()));
+  }
+  std::vector<double> speed, processor;
+};
+
+void Compare(const Flags& flags, const std::string& addresses, pid_t far) {
   for (const int streams : flags.streams) {
-    Rivals rivals(flags, absl::StrSplit(addresses, ','), streams);
+    Rivals rivals(flags, absl::StrSplit(addresses, ','), streams, far);
     rivals.Grpc(kExperts);  // brings them into the far working set
     rivals.Socket(streams);
-    std::vector<double> grpc, socket, ratio;
+    Score socket, grpc;
+    std::vector<double> ratio;
     for (int round = 0; round < flags.rounds; ++round) {
-      socket.push_back(rivals.Socket(flags.experts));
-      grpc.push_back(rivals.Grpc(flags.experts));
-      ratio.push_back(grpc.back() / socket.back());
+      if (flags.rival != "grpc") socket.Add(rivals.Socket(flags.experts));
+      if (flags.rival != "socket") grpc.Add(rivals.Grpc(flags.experts));
+      if (flags.rival == "both") ratio.push_back(grpc.speed.back() / socket.speed.back());
     }
-    std::printf("%d streams of %.1f MB: plain socket %.2f GB/s, ReadExpert %.2f GB/s, ratio %.2f\n",
-                streams, static_cast<double>(rivals.bytes) * 1e-6, Median(socket), Median(grpc),
-                Median(ratio));
+    std::printf("%d streams of %.1f MB:\n", streams, static_cast<double>(rivals.bytes) * 1e-6);
+    socket.Print("plain socket");
+    grpc.Print("ReadExpert");
+    if (!ratio.empty()) std::printf("  ratio        %.2f\n", Median(ratio));
     std::fflush(stdout);
   }
 }
@@ -248,7 +302,7 @@ void CompareOverLoopback(const Flags& flags) {
   DieUnless(std::fgets(line, sizeof(line), in) != nullptr, "the far end");
   std::string addresses(line);
   addresses.pop_back();
-  Compare(flags, addresses);
+  Compare(flags, addresses, child);
   close(life[1]);
   waitpid(child, nullptr, 0);
 }
@@ -264,12 +318,15 @@ int Main(int argc, char** argv) {
   app.add_option("--streams", flags.streams, "Experts read at once")->capture_default_str();
   app.add_option("--connections", flags.connections, "TCP connections ReadExpert may use")
       ->capture_default_str();
+  app.add_option("--rival", flags.rival, "One alone: socket or grpc, for a profile of it")
+      ->check(CLI::IsMember({"both", "socket", "grpc"}))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   signal(SIGPIPE, SIG_IGN);
   if (!flags.serve.empty()) {
     Serve(flags.serve, stdout, STDIN_FILENO);
   } else if (!flags.connect.empty()) {
-    Compare(flags, flags.connect);
+    Compare(flags, flags.connect, 0);
   } else {
     CompareOverLoopback(flags);
   }
