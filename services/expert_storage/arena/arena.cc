@@ -52,8 +52,10 @@ absl::StatusOr<ArenaShape> MakeArenaShape(uint64_t slot_bytes, uint64_t expert_c
   constexpr uint64_t kMaxSlots = std::numeric_limits<uint32_t>::max() / 4;
   if (slots == 0 || slot_bytes == 0 || std::max(slots, expert_count) >= kMaxSlots ||
       slot_bytes > kMaxArenaBytes / std::max(slots, expert_count)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("an arena of ", slots, " slots of ", slot_bytes, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an arena of ", slots, " slots, for ", expert_count, " experts, of ", slot_bytes,
+        " bytes each: expected at least one, and ", FormatBytes(kMaxArenaBytes), " and ",
+        kMaxSlots, " slots at most for all experts; is the model's registry right?"));
   }
   ArenaShape shape;
   shape.slot_bytes = slot_bytes;

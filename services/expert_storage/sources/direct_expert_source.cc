@@ -119,7 +119,10 @@ absl::Status DirectExpertSource::AddDirectory(const std::string& directory) {
       options_.open_files > 0
           ? options_.open_files
           : std::max<size_t>(4, FileCache::DefaultCapacity() / options_.directories.size());
-  auto disk = std::make_unique<ExpertDisk>(*places_, directory, direct, open_files);
+  auto disk = std::make_unique<ExpertDisk>(
+      *places_, directory,
+      ExpertDisk::Options{
+          .direct = direct, .copies = !disks_.empty(), .open_files = open_files});
   Device* device = DeviceOf(*disk);
   disks_.push_back({std::move(disk), device});
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,12 +25,11 @@ int64_t ModifiedNs(const struct stat& info) {
 
 }  // namespace
 
-ExpertDisk::ExpertDisk(const ExpertPlaces& places, std::string directory, bool direct,
-                       size_t open_files)
+ExpertDisk::ExpertDisk(const ExpertPlaces& places, std::string directory, const Options& options)
     : places_(places),
       directory_(std::move(directory)),
-      direct_(direct),
-      files_(open_files, direct ? O_DIRECT : 0),
+      options_(options),
+      files_(options.open_files, options.direct ? O_DIRECT : 0),
       absent_(static_cast<size_t>(places.catalog().expert_count())),
       openers_(kOpeners) {}
 
@@ -90,14 +90,19 @@ absl::StatusOr<ExpertDisk::Files> ExpertDisk::Open(const FileExtents& extents) {
   return files;
 }
 
-absl::Status ExpertDisk::CheckStamp(const OpenedFile& file, uint32_t number) const {
-  const FileStamp stamp = places_.Stamp(number);
+absl::Status ExpertDisk::CheckStamp(const OpenedFile& file, uint32_t number) {
+  FileStamp stamp = places_.Stamp(number);
   if (stamp.bytes == 0) return absl::OkStatus();
   struct stat info;
   if (fstat(file.fd.get(), &info) != 0) {
-    return absl::DataLossError(absl::StrCat(file.path, ": cannot be looked at"));
+    return absl::DataLossError(
+        absl::StrCat(file.path, ": cannot be looked at: ", std::strerror(errno)));
   }
   const uint64_t bytes = static_cast<uint64_t>(info.st_size);
+  if (options_.copies && bytes == stamp.bytes) {
+    absl::MutexLock lock(&mutex_);
+    stamp.modified_ns = modified_ns_.try_emplace(number, ModifiedNs(info)).first->second;
+  }
   if (bytes == stamp.bytes &&
       (stamp.modified_ns == 0 || ModifiedNs(info) == stamp.modified_ns)) {
     return absl::OkStatus();

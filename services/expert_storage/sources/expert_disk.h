@@ -7,8 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "services/core/base/thread_pool.h"
 #include "services/core/experts/source_stats.h"
 #include "services/expert_storage/sources/expert_places.h"
@@ -21,8 +24,13 @@ class ExpertDisk {
  public:
   using Files = absl::InlinedVector<FileCache::File, 1>;  // one an extent
 
-  // `places` outlives it. `direct`: past the page cache.
-  ExpertDisk(const ExpertPlaces& places, std::string directory, bool direct, size_t open_files);
+  struct Options {
+    bool direct = false;    // past the page cache
+    bool copies = false;    // not what the model was opened by: files' times are their own
+    size_t open_files = 1;  // kept open
+  };
+  // `places` outlives it.
+  ExpertDisk(const ExpertPlaces& places, std::string directory, const Options& options);
 
   // Whether this directory's file system reads past the page cache, found by a read of a file of
   // the model; true where none of those tried is there. FileCache's other errors.
@@ -47,25 +55,28 @@ class ExpertDisk {
   void NoteAbsent(int64_t expert) { absent_[expert].store(true, std::memory_order_relaxed); }
 
   const std::string& directory() const { return directory_; }
-  bool direct() const { return direct_; }
+  bool direct() const { return options_.direct; }
   size_t open_files() const { return files_.open_files(); }
   DiskStats Stats() const;
   // For what may wait for this disk and not for others.
   ThreadPool& openers() { return openers_; }
 
  private:
-  absl::Status CheckStamp(const OpenedFile& file, uint32_t number) const;
+  absl::Status CheckStamp(const OpenedFile& file, uint32_t number);
   std::string PathOf(uint32_t file) const;
 
   const ExpertPlaces& places_;
   const std::string directory_;
-  const bool direct_;
+  const Options options_;
   FileCache files_;
   std::vector<std::atomic<bool>> absent_;
   std::atomic<uint64_t> reads_{0};
   std::atomic<uint64_t> bytes_read_{0};
   std::atomic<uint64_t> failures_{0};
   std::atomic<uint64_t> bytes_under_way_{0};
+  absl::Mutex mutex_;
+  // When files that are copies were written to, as of their first opening.
+  absl::flat_hash_map<uint32_t, int64_t> modified_ns_ ABSL_GUARDED_BY(mutex_);
   ThreadPool openers_;  // last: its tasks use the rest
 };
 

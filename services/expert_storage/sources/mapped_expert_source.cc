@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -21,10 +23,29 @@
 namespace odmoe {
 namespace {
 
+// Copies out of a mapping of a file, by the kernel: where the file has been cut short meanwhile, or
+// cannot be read, a copy of ours would fault and end the process. False: so it is.
+bool CopyOut(const std::byte* from, uint64_t bytes, std::byte* to) {
+  while (bytes > 0) {
+    const iovec local = {to, bytes};
+    const iovec mapped = {const_cast<std::byte*>(from), bytes};
+    const ssize_t n = process_vm_readv(getpid(), &local, 1, &mapped, 1, 0);
+    if (n < 0 && (errno == ENOSYS || errno == EPERM)) {
+      // A sandbox that forbids the call: nothing else is left.
+      std::memcpy(to, from, bytes);
+      return true;
+    }
+    if (n <= 0) return false;
+    from += n;
+    to += n;
+    bytes -= static_cast<uint64_t>(n);
+  }
+  return true;
+}
+
 absl::Status CopyMapped(const OpenedFile& file, const FileExtent& extent, std::byte* to) {
-  struct stat info;
+  struct stat info = {};
   const uint64_t end = extent.file_offset + extent.bytes;
-  // What lies past the end would fault.
   if (fstat(file.fd.get(), &info) != 0 || static_cast<uint64_t>(info.st_size) < end) {
     return absl::DataLossError(absl::StrCat(file.path, ": has ", info.st_size, " bytes, expected ",
                                             extent.bytes, " at offset ", extent.file_offset));
@@ -44,8 +65,13 @@ absl::Status CopyMapped(const OpenedFile& file, const FileExtent& extent, std::b
     return absl::DataLossError(absl::StrCat(file.path, ": read of ", bytes, " bytes at offset ",
                                             begin, " failed: ", std::strerror(errno)));
   }
-  std::memcpy(to, static_cast<const std::byte*>(mapping) + (extent.file_offset - begin),
-              extent.bytes);
+  if (!CopyOut(static_cast<const std::byte*>(mapping) + (extent.file_offset - begin),
+               extent.bytes, to)) {
+    return absl::DataLossError(absl::StrCat(file.path, ": ", extent.bytes, " bytes at offset ",
+                                            extent.file_offset,
+                                            " could not be copied: the file was cut short, or "
+                                            "its disk failed, while it was read"));
+  }
   return absl::OkStatus();
 }
 
@@ -63,7 +89,8 @@ absl::StatusOr<std::unique_ptr<MappedExpertSource>> MappedExpertSource::Create(
 MappedExpertSource::MappedExpertSource(std::unique_ptr<ExpertPlaces> places,
                                        std::string directory, size_t threads)
     : places_(std::move(places)),
-      disk_(*places_, std::move(directory), /*direct=*/false, FileCache::DefaultCapacity()),
+      disk_(*places_, std::move(directory),
+            ExpertDisk::Options{.open_files = FileCache::DefaultCapacity()}),
       hashes_(places_->catalog()),
       pool_(threads) {}
 

@@ -18,9 +18,6 @@ namespace odmoe {
 // count the page cache into this process's memory. The better source where free memory is plenty,
 // since the page cache then holds what the budget does not. Prefetches take their turn after what
 // was asked for before them, and one that is cancelled is given up before it is begun. Thread-safe.
-//
-// A file cut short while it is copied faults; model directories are written by rename, never in
-// place.
 class MappedExpertSource final : public ExpertSource {
  public:
   // INVALID_ARGUMENT: a model without experts.

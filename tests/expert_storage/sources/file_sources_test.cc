@@ -1,7 +1,10 @@
 // What files can do to the sources that read them. That they read what is there, the contract says.
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <memory>
+#include <random>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -118,6 +121,40 @@ TEST_P(FileSourcesTest, AFileReplacedIsReadAsItWasOrIsDataLossAndHeals) {
   WriteFileOrDie(other, good);
   std::filesystem::rename(other, path);
   ExpectReads(*later, {0, 1});
+}
+
+// Large enough that it is cut short in the middle of reads, and of copies out of a mapping.
+TEST_P(FileSourcesTest, AFileCutShortWhileItIsReadIsDataLossAndNoFault) {
+  MemoryExpertSource::RandomOptions options;
+  options.dim = 512;
+  options.ffn = 512;
+  truth_ = WriteRandomExperts(directory_.path(), options);
+  buffer_ = AlignedBuffer::Allocate(
+                RoundUp(truth_->catalog().max_expert_bytes(), kDirectIoAlignment))
+                .value();
+  const auto source = Open();
+  const std::string path = ExpertPath(directory_.path(), {0, 1});
+  const auto size = std::filesystem::file_size(path);
+  std::atomic<bool> stop{false};
+  std::thread cutter([&] {
+    // Whole for a while, of no fixed length, and cut for a shorter one: so it is cut at any point
+    // of a read.
+    for (std::mt19937 random(1); !stop;) {
+      for (const bool whole : {true, false}) {
+        std::filesystem::resize_file(path, whole ? size : size / 2);
+        for (uint32_t looks = random() % (whole ? 4000 : 400); looks > 0 && !stop; --looks) {
+          std::filesystem::file_size(path);
+        }
+      }
+    }
+  });
+  for (int i = 0; i < 200; ++i) {
+    const absl::Status status = ReadAndWait(*source, {0, 1}, buffer_.span());
+    EXPECT_TRUE(status.ok() || absl::IsDataLoss(status)) << status;
+  }
+  stop = true;
+  cutter.join();
+  ExpectReads(*source, {0, 0});
 }
 
 TEST_P(FileSourcesTest, TellsWhatItDid) {

@@ -262,6 +262,35 @@ TEST_F(GgufFaultsTest, BytesAreKnownAfterTheFirstReadAndTheFileByItsStamp) {
   }
 }
 
+// As `cp` makes one, its time is that of the copying.
+TEST_F(GgufFaultsTest, ACopyHasATimeOfItsOwnAndItsBytesAreChecked) {
+  std::filesystem::create_directory(second_);
+  const std::string copy = second_ + path_.substr(path_.rfind('/'));
+  std::filesystem::copy_file(path_, copy);
+  const auto modified = std::filesystem::last_write_time(path_) + std::chrono::hours(1);
+  std::filesystem::last_write_time(copy, modified);
+  SourceOptions options = SourceKind::kDirect;
+  options.also = {second_};
+  const auto source = OpenExpertSource(path_, options).value();
+  for (int64_t i = 0; i < source->catalog().expert_count(); ++i) {
+    EXPECT_TRUE(ReadIt(*source, source->catalog().IdOf(i)).ok());
+  }
+  EXPECT_EQ(source->Stats().disks[1].failures, 0);
+  EXPECT_GT(source->Stats().disks[1].bytes_read, 0);
+  EXPECT_EQ(source->Stats().answered_by_another_disk, 0);
+  // Written to since, it is trusted no more; the other answers.
+  std::filesystem::last_write_time(copy, modified + std::chrono::seconds(1));
+  for (int64_t i = 0; i < source->catalog().expert_count(); ++i) {
+    EXPECT_TRUE(ReadIt(*source, source->catalog().IdOf(i)).ok());
+  }
+  EXPECT_GT(source->Stats().disks[1].failures, 0);
+  // And a copy of another size never is.
+  std::filesystem::resize_file(copy, std::filesystem::file_size(copy) + 1);
+  const auto later = OpenExpertSource(path_, options).value();
+  EXPECT_TRUE(ReadIt(*later, {0, 1}).ok());
+  EXPECT_EQ(later->Stats().disks[1].bytes_read, 0);
+}
+
 TEST_F(GgufFaultsTest, DigestsNameTheBytes) {
   const std::string digest = OpenExpertSource(path_, {}).value()->catalog().model_digest();
   EXPECT_EQ(digest.size(), 32);
