@@ -1,7 +1,9 @@
 #include "services/expert_storage/replay/replay.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <memory>
 #include <random>
 #include <set>
 
@@ -247,6 +249,97 @@ TEST(ReplayTest, TheDefaultKeepsItsBoundsOnOtherShapes) {
       if (budget == std::string("0.9x")) {
         EXPECT_GE(double(standard.hits) / double(belady.hits), 0.70);
       }
+    }
+  }
+}
+
+// Routing of a kind: the experts of a token's layer.
+using Routing = std::function<std::set<int32_t>(int token, int layer, std::mt19937& random)>;
+
+RouteTrace Made(int32_t layers, int32_t experts, int32_t top_k, const Routing& routing) {
+  RouteTrace trace;
+  trace.layer_count = layers;
+  trace.expert_count = experts;
+  trace.top_k = top_k;
+  std::mt19937 random(1);
+  for (int t = 0; t < 160; ++t) {
+    RouteTrace::Token& token = trace.tokens.emplace_back();
+    for (int layer = 0; layer < layers; ++layer) {
+      std::set<int32_t> chosen = routing(t, layer, random);
+      while (static_cast<int32_t>(chosen.size()) < top_k) {
+        chosen.insert(static_cast<int32_t>(random() % experts));
+      }
+      token.experts.emplace_back(chosen.begin(), chosen.end());
+    }
+  }
+  return trace;
+}
+
+// A few experts, which depend on the topic, most of the time.
+Routing Topics(int tokens_each) {
+  return [tokens_each](int token, int layer, std::mt19937& random) {
+    std::set<int32_t> chosen;
+    while (chosen.size() < 2) {
+      const int32_t rank = static_cast<int32_t>(std::min({random() % 16, random() % 16,
+                                                          random() % 16}));
+      chosen.insert((rank * 5 + token / tokens_each * 7 + layer) % 16);
+    }
+    return chosen;
+  };
+}
+
+// The last token's experts, each with this chance in percent, and others by chance.
+Routing Sticky(uint32_t percent) {
+  auto last = std::make_shared<std::map<int, std::set<int32_t>>>();
+  return [last, percent](int, int layer, std::mt19937& random) {
+    std::set<int32_t>& chosen = (*last)[layer];
+    std::erase_if(chosen, [&](int32_t) { return random() % 100 >= percent; });
+    while (chosen.size() < 2) chosen.insert(static_cast<int32_t>(random() % 16));
+    return chosen;
+  };
+}
+
+// Routing that no model has, or none alone: nothing to learn from, everything anew, all the same. At
+// exactly one token's demand LRU holds the last token's experts and no others; where those are the
+// best guess, as in the last two, or as good as any, the default is a little below it.
+TEST(ReplayTest, TheDefaultIsNotBelowLruOnMadeRouting) {
+  const auto by_chance = [](int, int, std::mt19937&) { return std::set<int32_t>{}; };
+  struct Case {
+    const char* name;
+    RouteTrace trace;
+    double below;  // of the accesses, that it may be below LRU by
+  };
+  const std::vector<Case> cases = {
+      {"by chance", Made(6, 16, 2, by_chance), 0.015},
+      {"one topic, then another", Made(6, 16, 2, Topics(80)), 0.0},
+      {"topics that come back", Made(6, 16, 2, Topics(20)), 0.01},
+      {"a hot layer among cold ones",
+       Made(6, 16, 2, [](int, int layer, std::mt19937&) {
+         return layer == 3 ? std::set<int32_t>{1, 4} : std::set<int32_t>{};
+       }), 0.02},
+      {"a scan", Made(6, 16, 2, [](int token, int, std::mt19937&) {
+         return std::set<int32_t>{2 * token % 16, (2 * token + 1) % 16};
+       }), 0.0},
+      {"a loop a little longer than the cache", Made(6, 16, 2, [](int token, int, std::mt19937&) {
+         return std::set<int32_t>{token % 5, 5 + token % 5};
+       }), 0.0},
+      {"top-1", Made(12, 32, 1, [](int, int layer, std::mt19937& random) {
+         const auto rank = static_cast<int32_t>(std::min(random() % 32, random() % 32));
+         return std::set<int32_t>{(rank * 3 + layer) % 32};
+       }), 0.0},
+      {"2 layers of 4", Made(2, 4, 1, by_chance), 0.02},
+      // LRU is as good as Belady here, and every token that is learned from is misleading.
+      {"mostly the last token's", Made(6, 16, 2, Sticky(80)), 0.02},
+      {"the same for 40 tokens, then none of it", Made(6, 16, 2, [](int token, int, std::mt19937&) {
+         return std::set<int32_t>{token / 40 * 2, token / 40 * 2 + 1};
+       }), 0.04},
+  };
+  for (const auto& [name, trace, below] : cases) {
+    for (const char* budget : {"0.5x", "0.9x", "1x", "1.5x", "2.5x", "6x"}) {
+      const int64_t slots = Slots(trace, budget);
+      const ReplayResult lru = Replayed(trace, "lru", slots);
+      const ReplayResult standard = Replayed(trace, "default", slots);
+      EXPECT_GE(standard.hits + below * double(lru.accesses), lru.hits) << name << " " << budget;
     }
   }
 }
