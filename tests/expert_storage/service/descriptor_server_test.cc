@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 
 #include "absl/synchronization/notification.h"
 #include "clients/cpp/mapped_descriptor.h"
@@ -112,6 +114,61 @@ TEST_F(DescriptorServerTest, PacketsGoBothWaysAfterwards) {
   EXPECT_TRUE(released_.WaitForNotificationWithTimeout(absl::Minutes(1)));
   EXPECT_FALSE(peer_->Send("gone", {}));
   EXPECT_TRUE(absl::IsUnavailable(ReceivePacket(fetched->socket).status()));
+}
+
+TEST_F(DescriptorServerTest, APacketThatIsCutShortLeavesNoDescriptorOpen) {
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+  const OwnedFd near(pair[0]), far(pair[1]);
+  const auto send_packet = [&](size_t bytes, size_t fds) {
+    std::string text(bytes, 'x');
+    iovec data{text.data(), text.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(253 * sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds * sizeof(int));
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fds * sizeof(int));
+    for (size_t i = 0; i < fds; ++i) {
+      const int fd = file_.get();
+      std::memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
+    }
+    ASSERT_EQ(sendmsg(far.get(), &message, 0), static_cast<ssize_t>(bytes));
+  };
+  const auto open_fds = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto before = open_fds();
+  const auto expect_refused = [&] {
+    const auto packet = ReceivePacket(near);
+    EXPECT_TRUE(absl::IsUnavailable(packet.status())) << packet.status();
+    EXPECT_NE(packet.status().message().find("cut short"), std::string::npos) << packet.status();
+  };
+  send_packet(1, 253);  // more than a client has room for
+  expect_refused();
+  EXPECT_EQ(open_fds(), before);
+  send_packet(5000, 2);  // a text that is too long
+  expect_refused();
+  EXPECT_EQ(open_fds(), before);
+  // More than the process may open.
+  send_packet(1, 8);
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const OwnedFd highest(dup(near.get()));
+  const rlimit few = {static_cast<rlim_t>(highest.get()) + 3, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  expect_refused();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_EQ(open_fds(), before + 1);
+  // The socket serves on.
+  send_packet(1, 2);
+  const auto packet = ReceivePacket(near);
+  ASSERT_TRUE(packet.ok()) << packet.status();
+  EXPECT_EQ(packet->fds.size(), 2u);
 }
 
 TEST_F(DescriptorServerTest, TheSocketIsThisUsersAlone) {
