@@ -140,13 +140,21 @@ absl::StatusOr<TenantTable> ReadTenants(const Flags& flags) {
   return TenantTable::Create(tenants, flags.tenants_only);
 }
 
+void SayRestored(const HostedModel& model) {
+  if (model.restart == nullptr) return;
+  const absl::Status& status = model.restart->restore_status();
+  if (status.ok()) {
+    spdlog::info("reading back {} experts of the last working set", model.restart->restored());
+  } else {
+    spdlog::warn("starting cold: {}", std::string(status.message()));
+  }
+}
+
 // Serves a working set of another store's experts.
 absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
-  if (!flags.state_dir.empty() || !flags.also.empty() || flags.io_depth > 0 ||
-      !flags.io_split.empty()) {
+  if (!flags.also.empty() || flags.io_depth > 0 || !flags.io_split.empty()) {
     return absl::InvalidArgumentError(
-        "--state-dir, --also, --io-depth and --io-split are for models of this host's files, not "
-        "for --remote");
+        "--also, --io-depth and --io-split are for models of this host's files, not for --remote");
   }
   OpenStoreOptions options;
   ODMOE_ASSIGN_OR_RETURN(options.huge_pages, ParseHugePages(flags.huge_pages));
@@ -170,7 +178,10 @@ absl::Status OpenRemoteModel(const Flags& flags, StoreHost& models) {
   spdlog::info("serving {} of the store at {}: {} experts, {} slots of {}", name, flags.remote,
                store->catalog().expert_count(), store->arena().slot_count(),
                FormatBytes(store->arena().shape().slot_bytes));
-  return models.Serve(name, std::move(store));
+  ODMOE_RETURN_IF_ERROR(models.Serve(name, std::move(store)));
+  ODMOE_ASSIGN_OR_RETURN(const auto model, models.Find(name));
+  SayRestored(*model);
+  return absl::OkStatus();
 }
 
 // Taking the memory takes a second for some gigabytes: said every few, and at the end.
@@ -228,13 +239,7 @@ absl::Status OpenFirstModels(const Flags& flags, StoreHost& models) {
     ODMOE_ASSIGN_OR_RETURN(const auto model, models.Open(path, Budget{}, source));
     ODMOE_ASSIGN_OR_RETURN(const StoreStats stats, model->store->Stats());
     SayOpened(flags, *model, stats);
-    if (model->restart == nullptr) continue;
-    const absl::Status& status = model->restart->restore_status();
-    if (status.ok()) {
-      spdlog::info("reading back {} experts of the last working set", model->restart->restored());
-    } else {
-      spdlog::warn("starting cold: {}", std::string(status.message()));
-    }
+    SayRestored(*model);
   }
   return absl::OkStatus();
 }

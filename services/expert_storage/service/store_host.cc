@@ -17,6 +17,9 @@ namespace {
 
 // How long models that must give up memory for another may hold their pins.
 constexpr absl::Duration kMakeRoom = absl::Seconds(30);
+// How soon it is noticed that the last stream from a closed model has ended.
+constexpr absl::Duration kCloserPoll = absl::Milliseconds(20);
+constexpr size_t kClosers = 4;
 
 // Links resolved as far as the path exists, and no ".." or trailing slash left.
 absl::StatusOr<std::string> Canonical(const std::string& path) {
@@ -39,6 +42,14 @@ bool Same(const Budget& a, const Budget& b) {
 }
 
 }  // namespace
+
+StoreHost::StoreHost(Options options)
+    : options_(std::move(options)), total_(options_.total), closers_(kClosers) {}
+
+StoreHost::~StoreHost() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+}
 
 absl::StatusOr<std::string> StoreHost::Allowed(const std::string& path) const {
   if (path.empty() || path[0] != '/') {
@@ -120,20 +131,24 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::OpenNew(std::shared_ptr<
     };
   }
   ODMOE_ASSIGN_OR_RETURN(model->store, MakeExpertStore(std::move(experts), options, demand));
-  if (!options_.restart.directory.empty()) {
-    ODMOE_ASSIGN_OR_RETURN(
-        model->restart, WarmRestart::Start(*model->store, PosixFileSystem(), options_.restart));
-  }
+  ODMOE_RETURN_IF_ERROR(KeepWorkingSet(*model));
   model->opened = absl::Now();
   absl::MutexLock lock(&mutex_);
   members_.push_back(std::move(member));
   return model;
 }
 
+absl::Status StoreHost::KeepWorkingSet(HostedModel& model) const {
+  if (options_.restart.directory.empty()) return absl::OkStatus();
+  ODMOE_ASSIGN_OR_RETURN(
+      model.restart, WarmRestart::Start(*model.store, PosixFileSystem(), options_.restart));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<uint64_t> StoreHost::TotalBytes(const Budget& total,
                                                absl::Span<const ShareRequest> requests) {
   if (total.kind == Budget::Kind::kBytes) {
-    uint64_t others = 0;
+    uint64_t others = closing_bytes_;
     absl::ReaderMutexLock lock(&mutex_);
     for (const Member& member : members_) {
       if (!member.shares) others += member.model->store->budget_bytes();
@@ -143,7 +158,8 @@ absl::StatusOr<uint64_t> StoreHost::TotalBytes(const Budget& total,
   if (total.kind == Budget::Kind::kPercent) {
     uint64_t all = 0;
     for (const ShareRequest& request : requests) all += request.all_bytes;
-    return ResolveBudget(total, all, 0);
+    ODMOE_ASSIGN_OR_RETURN(const uint64_t bytes, ResolveBudget(total, all, 0));
+    return bytes - std::min(bytes, closing_bytes_);
   }
   ODMOE_ASSIGN_OR_RETURN(uint64_t bytes, AutomaticBudgetBytes());
   for (const Member& member : Sharing()) bytes += member.model->store->arena().bytes();
@@ -236,6 +252,7 @@ absl::Status StoreHost::Serve(std::string name, std::unique_ptr<CachingExpertSto
   member.model->store = std::move(store);
   member.model->opened = absl::Now();
   member.shares = false;
+  ODMOE_RETURN_IF_ERROR(KeepWorkingSet(*member.model));
   absl::MutexLock lock(&mutex_);
   for (const Member& other : members_) {
     if (other.model->name == member.model->name) {
@@ -259,17 +276,53 @@ absl::Status StoreHost::Close(absl::string_view name) {
     }
     std::erase_if(members_, [&](const Member& member) { return member.model == closed; });
   }
-  const std::weak_ptr<HostedModel> gone = closed;
-  closed.reset();
-  // Whoever streams an expert from it keeps its memory a little longer; then the others grow with
-  // the next change.
-  if (gone.expired()) ShareAnew();
+  const uint64_t bytes = closed->store->arena().bytes();
+  if (closed.use_count() == 1) {
+    closed.reset();
+    ShareAnew();
+    return absl::OkStatus();
+  }
+  // Somebody streams an expert from it. Not left to them to destroy it: they would on a thread of
+  // gRPC's, for which its source may have to wait.
+  closing_bytes_ += bytes;
+  closers_.Schedule([this, bytes, closed = std::move(closed)]() mutable {
+    if (!AwaitUnused(closed)) return;
+    absl::MutexLock changing(&change_mutex_);
+    closed.reset();
+    closing_bytes_ -= bytes;
+    ShareAnew();
+  });
   return absl::OkStatus();
+}
+
+bool StoreHost::AwaitUnused(const std::shared_ptr<HostedModel>& closed) {
+  absl::MutexLock lock(&mutex_);
+  while (closed.use_count() > 1) {
+    if (mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kCloserPoll)) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Find(absl::string_view name) const {
   absl::ReaderMutexLock lock(&mutex_);
   return FindLocked(name);
+}
+
+absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::FindMeant(absl::string_view name,
+                                                                  int64_t epoch,
+                                                                  absl::string_view digest) const {
+  ODMOE_ASSIGN_OR_RETURN(auto model, Find(name));
+  const CachingExpertStore& store = *model->store;
+  if (!digest.empty() && digest != store.catalog().model_digest()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this store's experts are another model's: its digest is ",
+                     store.catalog().model_digest(), ", expected ", digest));
+  }
+  if (epoch != 0 && epoch != store.epoch()) {
+    return absl::AbortedError(absl::StrCat("epoch ", epoch, " has passed, it is now ",
+                                           store.epoch(), "; start again"));
+  }
+  return model;
 }
 
 absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::FindLocked(absl::string_view name) const {

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "services/core/base/thread_pool.h"
 #include "services/expert_storage/open_expert_store.h"
 #include "services/expert_storage/restart/warm_restart.h"
 #include "services/expert_storage/service/budget_shares.h"
@@ -51,7 +52,8 @@ class StoreHost {
     // Told while a model's memory is populated.
     std::function<void(const std::string& model, uint64_t bytes, uint64_t of_bytes)> populated;
   };
-  explicit StoreHost(Options options) : options_(std::move(options)), total_(options_.total) {}
+  explicit StoreHost(Options options);
+  ~StoreHost();
 
   // For a client: PERMISSION_DENIED where the path, its links resolved, lies below no root.
   // NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED, FAILED_PRECONDITION: as OpenModel in the contract.
@@ -62,8 +64,10 @@ class StoreHost {
   absl::StatusOr<std::shared_ptr<HostedModel>> Open(const std::string& path, const Budget& budget,
                                                     const SourceOptions& source);
   // A shareable store that was made elsewhere: what it has is not the others', but it is not given
-  // more or less by itself. FAILED_PRECONDITION: a model of that name is open.
+  // more or less by itself. Its working set is kept as the others'. FAILED_PRECONDITION: a model of
+  // that name is open. Errors of WarmRestart::Start.
   absl::Status Serve(std::string name, std::unique_ptr<CachingExpertStore> store);
+  // What is being streamed from it goes on, and keeps its memory until it has ended.
   // FAILED_PRECONDITION: sessions are open on it.
   absl::Status Close(absl::string_view name);
 
@@ -74,6 +78,10 @@ class StoreHost {
 
   // Empty name: the only one. NOT_FOUND; INVALID_ARGUMENT: no name, and several are open.
   absl::StatusOr<std::shared_ptr<HostedModel>> Find(absl::string_view name) const;
+  // The same for who has seen the model before. FAILED_PRECONDITION: `digest`, unless empty, is
+  // another model's. ABORTED: `epoch`, unless 0, has passed: it was another store's.
+  absl::StatusOr<std::shared_ptr<HostedModel>> FindMeant(absl::string_view name, int64_t epoch,
+                                                         absl::string_view digest) const;
   // A session begins on a model. Errors of Find and CachingExpertStore::AttachClient.
   struct Attached {
     std::shared_ptr<HostedModel> model;
@@ -98,6 +106,8 @@ class StoreHost {
                                                        const Budget& budget,
                                                        const SourceOptions& source)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
+  // Starts to, if the options say so. Errors of WarmRestart::Start.
+  absl::Status KeepWorkingSet(HostedModel& model) const;
   // Those that share the budget.
   std::vector<Member> Sharing() const ABSL_LOCKS_EXCLUDED(mutex_);
   // `total` for those that ask so.
@@ -108,6 +118,8 @@ class StoreHost {
   absl::Status Redistribute(const std::vector<Member>& members, absl::Span<const uint64_t> shares,
                             bool shrink_only, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
+  // Waits until nobody else has the closed model. False: the host ends.
+  bool AwaitUnused(const std::shared_ptr<HostedModel>& closed) ABSL_LOCKS_EXCLUDED(mutex_);
   // Shares anew what there is, as far as it goes: after a model has gone, or was not opened.
   void ShareAnew() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
   absl::Status Reshare(const Budget& total, const std::vector<Member>& members,
@@ -116,8 +128,11 @@ class StoreHost {
   const Options options_;
   absl::Mutex change_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   Budget total_ ABSL_GUARDED_BY(change_mutex_);
+  uint64_t closing_bytes_ ABSL_GUARDED_BY(change_mutex_) = 0;  // of closed models still in use
   mutable absl::Mutex mutex_;
   std::vector<Member> members_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  ThreadPool closers_;  // last: its threads use the rest
 };
 
 }  // namespace odmoe

@@ -1,6 +1,8 @@
 #include "services/expert_storage/service/store_host.h"
 
 #include <filesystem>
+#include <memory>
+#include <thread>
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
@@ -131,6 +133,56 @@ TEST_F(SharedBudgetTest, AutomaticModelsMakeRoomAndGetItBack) {
   ASSERT_TRUE(host.ResizeTotal(Slots(8), absl::Now() + absl::Minutes(1)).ok());
   EXPECT_EQ(Held(host, "one"), 3u);
   EXPECT_EQ(Held(host, "two"), 5u);
+}
+
+TEST_F(SharedBudgetTest, AClosedModelThatIsStillReadGivesItsMemoryBackAtTheEnd) {
+  StoreHost host(Total(6));
+  ASSERT_TRUE(host.Open(directory_ / "root/one", Slots(4), SourceKind::kMapped).ok());
+  ASSERT_TRUE(host.Open(directory_ / "root/two", Budget{}, SourceKind::kMapped).ok());
+  std::shared_ptr<HostedModel> streamed = host.Find("one").value();
+  ASSERT_TRUE(host.Close("one").ok());
+  EXPECT_TRUE(absl::IsNotFound(host.Find("one").status()));
+  // Nobody is given what it still has.
+  EXPECT_EQ(Held(host, "two"), 2u);
+  const auto three = host.Open(directory_ / "outside/three", Slots(2), SourceKind::kMapped);
+  EXPECT_TRUE(absl::IsResourceExhausted(three.status())) << three.status();
+  streamed.reset();
+  for (const absl::Time end = absl::Now() + absl::Minutes(1);
+       Held(host, "two") < 6 && absl::Now() < end; std::this_thread::yield()) {
+  }
+  EXPECT_EQ(Held(host, "two"), 6u);
+  EXPECT_TRUE(host.Open(directory_ / "outside/three", Slots(2), SourceKind::kMapped).ok());
+}
+
+TEST_F(SharedBudgetTest, TheHostsEndWaitsForNobodyWhoStillReads) {
+  std::shared_ptr<HostedModel> streamed;
+  {
+    StoreHost host(Total(6));
+    streamed = host.Open(directory_ / "root/one", Slots(4), SourceKind::kMapped).value();
+    ASSERT_TRUE(host.Close("one").ok());
+  }
+  EXPECT_TRUE(streamed->store->Stats().ok());
+}
+
+TEST_F(StoreHostTest, AStoreMadeElsewhereIsReadBackToo) {
+  StoreHost::Options options;
+  options.restart.directory = directory_ / "state";
+  const auto make = [] {
+    OpenStoreOptions store;
+    store.budget = ParseBudget("100%").value();
+    return MakeExpertStore(MemoryExpertSource::Random({}).value(), store, 1).value();
+  };
+  {
+    StoreHost host(options);
+    ASSERT_TRUE(host.Serve("far", make()).ok());
+    const auto model = host.Find("far").value();
+    EXPECT_EQ(model->restart->restored(), 0u);
+    const auto batch = model->store->Acquire({{0, 1}, {1, 2}}, absl::InfiniteFuture()).value();
+    EXPECT_TRUE(batch->Wait(0).ok() && batch->Wait(1).ok());
+  }
+  StoreHost host(options);
+  ASSERT_TRUE(host.Serve("far", make()).ok());
+  EXPECT_EQ(host.Find("far").value()->restart->restored(), 2u);
 }
 
 TEST_F(SharedBudgetTest, WhereThereIsNoRoomNothingChanges) {
