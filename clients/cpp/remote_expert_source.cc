@@ -6,9 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "clients/cpp/expert_storage_admin.h"
 #include "clients/cpp/expert_storage_proto.h"
@@ -28,6 +26,8 @@ constexpr absl::Duration kFirstBackOff = absl::Milliseconds(20);
 constexpr absl::Duration kLongestBackOff = absl::Milliseconds(500);
 // How soon a read that waits notices that nobody wants it any more.
 constexpr absl::Duration kLookUp = absl::Milliseconds(50);
+// How long a stream may take to end once all bytes are here.
+constexpr absl::Duration kEnd = absl::Milliseconds(100);
 // Experts under way that keep a link busy while one of them begins or ends.
 constexpr size_t kStreamsToFillALink = 4;
 
@@ -48,7 +48,7 @@ struct Transfer {
     epoch = 0;
     XXH3_64bits_reset(hash.get());
   }
-  bool wanted() const { return control == nullptr || !control->cancelled(); }
+  bool complete() const { return received == into.size(); }
 };
 
 bool WorthRetrying(const absl::Status& status) {
@@ -67,10 +67,8 @@ class RemoteExpertSource final : public ExpertSource {
         streams_(std::max<size_t>(1, options.streams)),
         pool_(streams_) {}
 
-  ~RemoteExpertSource() override {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  // Reads under way, which whoever asked for them has not cancelled, end without their bytes.
+  ~RemoteExpertSource() override { stopping_ = true; }
 
   const ExpertCatalog& catalog() const override { return catalog_; }
   bool checks_hashes() const override { return true; }
@@ -106,25 +104,27 @@ class RemoteExpertSource final : public ExpertSource {
     absl::Time give_up = absl::Now() + patience_;
     absl::Duration back_off = kFirstBackOff;
     while (true) {
-      if (!transfer.wanted()) return NotWanted(transfer);
+      if (!Wanted(transfer)) return NotWanted(transfer);
       const uint64_t before = transfer.received;
       const absl::Status status = ReadOnce(channel, transfer);
       if (status.ok()) return CheckHash(transfer);
-      if (!transfer.wanted()) return NotWanted(transfer);
+      if (!Wanted(transfer)) return NotWanted(transfer);
       if (transfer.received > before) {
         give_up = absl::Now() + patience_;
         back_off = kFirstBackOff;
       }
       // Another store, whose bytes need not continue the former's.
       if (absl::IsAborted(status)) transfer.StartAgain();
-      if (!WorthRetrying(status) || absl::Now() + back_off > give_up ||
-          !Pause(back_off, transfer)) {
-        return status;
-      }
+      if (!WorthRetrying(status) || absl::Now() + back_off > give_up) return status;
+      Pause(back_off, transfer);
       back_off = std::min(2 * back_off, kLongestBackOff);
       // Calls that fail at once give gRPC no thread to connect on, but for one every five seconds.
       AwaitConnected(*channel, give_up, transfer);
     }
+  }
+
+  bool Wanted(const Transfer& transfer) const {
+    return !stopping_ && (transfer.control == nullptr || !transfer.control->cancelled());
   }
 
   static absl::Status NotWanted(const Transfer& transfer) {
@@ -142,47 +142,47 @@ class RemoteExpertSource final : public ExpertSource {
         absl::Hex(transfer.xxh3, absl::kZeroPad16)));
   }
 
-  // False: no more, the source is being destroyed.
-  bool Pause(absl::Duration duration, const Transfer& transfer) {
+  void Pause(absl::Duration duration, const Transfer& transfer) const {
     const absl::Time end = absl::Now() + duration;
-    absl::MutexLock lock(&mutex_);
-    while (transfer.wanted() && absl::Now() < end) {
-      const absl::Time look_up = std::min(end, absl::Now() + kLookUp);
-      if (mutex_.AwaitWithDeadline(absl::Condition(&stopping_), look_up)) return false;
+    while (Wanted(transfer) && absl::Now() < end) {
+      absl::SleepFor(std::min(end - absl::Now(), kLookUp));
     }
-    return !stopping_;
   }
 
-  static void AwaitConnected(grpc::Channel& channel, absl::Time give_up,
-                             const Transfer& transfer) {
-    while (transfer.wanted() && absl::Now() < give_up &&
+  void AwaitConnected(grpc::Channel& channel, absl::Time give_up, const Transfer& transfer) const {
+    while (Wanted(transfer) && absl::Now() < give_up &&
            !channel.WaitForConnected(
                absl::ToChronoTime(std::min(give_up, absl::Now() + kLookUp)))) {
     }
   }
 
-  absl::Status ReadOnce(const std::shared_ptr<grpc::Channel>& channel, Transfer& transfer) {
+  absl::Status ReadOnce(const std::shared_ptr<grpc::Channel>& channel, Transfer& transfer) const {
     v1::ReadExpertRequest request;
     request.set_model(model_);
     *request.mutable_expert() = ToProto(transfer.id);
     request.set_offset_bytes(static_cast<int64_t>(transfer.received));
     request.set_epoch(transfer.epoch);
-    const auto wanted = [&transfer] { return transfer.wanted(); };
-    ExpertStream stream(channel, request, absl::Now() + patience_ + TransferTime(transfer), wanted);
+    request.set_model_digest(catalog_.model_digest());
+    absl::Time give_up = absl::Now() + patience_;
+    ExpertStream stream(channel, request, absl::Now() + patience_ + TransferTime(transfer),
+                        [&] { return Wanted(transfer) && absl::Now() < give_up; });
     absl::Status status;
-    for (grpc::ByteBuffer message; status.ok() && stream.Read(message); message.Clear()) {
+    for (grpc::ByteBuffer message; status.ok() && !transfer.complete() && stream.Read(message);
+         message.Clear()) {
       status = Take(message, transfer);
+      // What a store may send beyond the expert is not waited for.
+      give_up = absl::Now() + (transfer.complete() ? kEnd : patience_);
     }
     if (!status.ok()) stream.Cancel();
     const absl::Status end = stream.Finish();
     ODMOE_RETURN_IF_ERROR(status);
-    // The deadline is ours, not the caller's: a store that hangs is a store that is not there.
-    if (absl::IsDeadlineExceeded(end)) {
+    if (transfer.complete()) return absl::OkStatus();
+    // Both limits are ours, not the caller's: a store that hangs is a store that is not there.
+    if (absl::IsDeadlineExceeded(end) || absl::Now() >= give_up) {
       return absl::UnavailableError(absl::StrCat("the expert store is too slow to send ",
                                                  ExpertName(transfer.id)));
     }
     ODMOE_RETURN_IF_ERROR(end);
-    if (transfer.received == transfer.into.size()) return absl::OkStatus();
     return absl::UnavailableError(absl::StrCat(ExpertName(transfer.id), " ended after ",
                                                transfer.received, " of ", transfer.into.size(),
                                                " bytes"));
@@ -225,8 +225,7 @@ class RemoteExpertSource final : public ExpertSource {
   const ExpertCatalog catalog_;
   const absl::Duration patience_;
   const size_t streams_;
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> stopping_{false};
   ThreadPool pool_;  // last: its threads use the rest
 };
 

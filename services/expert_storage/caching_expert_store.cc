@@ -95,7 +95,7 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> CachingExpertStore::Create(
       std::move(source), std::move(arena), std::move(table_region), table, std::move(options)));
   ODMOE_ASSIGN_OR_RETURN(const std::vector<uint64_t> quotas,
                          store->QuotaSlots(store->budget_bytes()));
-  ODMOE_RETURN_IF_ERROR(store->AddLocalClient(quotas));
+  ODMOE_RETURN_IF_ERROR(store->AddOwnClients(quotas));
   return store;
 }
 
@@ -188,14 +188,20 @@ void CachingExpertStore::SetQuotas(const std::vector<uint64_t>& slots) {
   }
 }
 
-absl::Status CachingExpertStore::AddLocalClient(const std::vector<uint64_t>& quotas) {
+absl::Status CachingExpertStore::AddOwnClients(const std::vector<uint64_t>& quotas) {
   absl::MutexLock lock(&mutex_);
   SetQuotas(quotas);
   ODMOE_ASSIGN_OR_RETURN(local_client_, MakeClient("this process", kDefaultTenant));
   ODMOE_ASSIGN_OR_RETURN(stream_client_, MakeClient("streams", kDefaultTenant));
   stream_client_->kind = StoreClient::Kind::kStreams;
-  local_view_ = std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->base(), arena_->shape(),
-                                                      nullptr, table_, local_client_->page});
+  ODMOE_ASSIGN_OR_RETURN(execute_client_, MakeClient("execute", kDefaultTenant));
+  execute_client_->kind = StoreClient::Kind::kExecute;
+  const auto view_of = [this](const StoreClient& client) {
+    return std::make_unique<ArenaView>(ArenaView{&catalog(), arena_->base(), arena_->shape(),
+                                                 nullptr, table_, client.page});
+  };
+  local_view_ = view_of(*local_client_);
+  execute_view_ = view_of(*execute_client_);
   grants_ = arena_->MeasureGrants();
   segments_ = arena_->segments();
   for (const Arena::Segment& segment : segments_) Circulate(segment);
@@ -205,11 +211,30 @@ absl::Status CachingExpertStore::AddLocalClient(const std::vector<uint64_t>& quo
 
 absl::StatusOr<std::unique_ptr<ExpertBatch>> CachingExpertStore::Acquire(
     absl::Span<const ExpertId> ids, absl::Time deadline) {
-  ODMOE_ASSIGN_OR_RETURN(auto batch, PinnedBatch::PinResident(*local_view_, *this, ids, deadline,
-                                                              max_batch()));
+  return AcquireBy(local_client_, *local_view_, ids, max_batch(), deadline);
+}
+
+size_t CachingExpertStore::max_execute_batch() const {
+  // max_batch() is half of the slots, or more where the budget is small; the budget may be for more
+  // experts than there are.
+  const size_t slots = std::min<uint64_t>(budget_bytes() / arena_->shape().slot_bytes,
+                                          2 * max_batch());
+  return std::max<size_t>(1, slots / 4 / kExecuteCallers);
+}
+
+absl::StatusOr<std::unique_ptr<ExpertBatch>> CachingExpertStore::AcquireToExecute(
+    absl::Span<const ExpertId> ids, absl::Time deadline) {
+  return AcquireBy(execute_client_, *execute_view_, ids, max_execute_batch(), deadline);
+}
+
+absl::StatusOr<std::unique_ptr<ExpertBatch>> CachingExpertStore::AcquireBy(
+    const std::shared_ptr<StoreClient>& client, const ArenaView& view,
+    absl::Span<const ExpertId> ids, size_t max_batch, absl::Time deadline) {
+  ODMOE_ASSIGN_OR_RETURN(auto batch,
+                         PinnedBatch::PinResident(view, *this, ids, deadline, max_batch));
   if (batch->board() != nullptr) {
     Demand demand;
-    demand.client = local_client_;
+    demand.client = client;
     demand.experts = batch->missing();
     demand.deadline = deadline;
     demand.keeps_deadline = true;
@@ -246,8 +271,7 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
   stats.pinned_experts = working_set_.CountPinned(clients_.pages());
   for (const auto& client : clients_.all()) {
-    const bool own = client == local_client_ || client == stream_client_;
-    stats.clients += client->open && !own ? 1 : 0;
+    stats.clients += client->open && client->kind == StoreClient::Kind::kSession ? 1 : 0;
   }
   const UseCounters use = clients_.UseOfAll();
   stats.hits = use.hits;

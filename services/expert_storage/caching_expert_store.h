@@ -132,10 +132,15 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   // What PutBack takes.
   SavedWorkingSet SaveWorkingSet() ABSL_LOCKS_EXCLUDED(mutex_);
   PrefetchJudge::Counters prefetch_counters() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Acquire for calls that compute experts for other hosts: together they hold a quarter of the
+  // slots. A batch of theirs has max_execute_batch() experts at most, a share of that quarter, so
+  // that kExecuteCallers of them never wait for one another.
+  absl::StatusOr<std::unique_ptr<ExpertBatch>> AcquireToExecute(absl::Span<const ExpertId> ids,
+                                                                absl::Time deadline);
+  static constexpr size_t kExecuteCallers = 4;
+  size_t max_execute_batch() const;
   // Whoever streams experts to other hosts: together they hold a quarter of the slots at most.
   const std::shared_ptr<StoreClient>& stream_client() const { return stream_client_; }
-  // The caller in this process.
-  const std::shared_ptr<StoreClient>& local_client() const { return local_client_; }
   const TenantTable& tenants() const { return tenants_; }
   // A session begins, of the tenant that TenantTable::Find makes of the name. RESOURCE_EXHAUSTED:
   // too many clients. PERMISSION_DENIED: no such tenant.
@@ -170,7 +175,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
                      std::unique_ptr<SharedRegion> table_region, ResidencyTableWriter table,
                      Options options);
 
-  absl::Status AddLocalClient(const std::vector<uint64_t>& quotas);
+  absl::Status AddOwnClients(const std::vector<uint64_t>& quotas);
+  absl::StatusOr<std::unique_ptr<ExpertBatch>> AcquireBy(const std::shared_ptr<StoreClient>& client,
+                                                         const ArenaView& view,
+                                                         absl::Span<const ExpertId> ids,
+                                                         size_t max_batch, absl::Time deadline);
   // The tenants' quotas of so large a budget, in slots. RESOURCE_EXHAUSTED: one is below a layer's
   // demand.
   absl::StatusOr<std::vector<uint64_t>> QuotaSlots(uint64_t budget_bytes) const;
@@ -308,7 +317,9 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   std::vector<int32_t> layer_of_;  // entry of catalog().layers(), by expert
   std::shared_ptr<StoreClient> local_client_;
   std::shared_ptr<StoreClient> stream_client_;
+  std::shared_ptr<StoreClient> execute_client_;
   std::unique_ptr<ArenaView> local_view_;
+  std::unique_ptr<ArenaView> execute_view_;
 
   absl::Mutex resize_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(resize_mutex_) = 1;

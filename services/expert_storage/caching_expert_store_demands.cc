@@ -71,7 +71,7 @@ uint64_t CachingExpertStore::PinCap(const StoreClient& client) const {
 
 uint64_t CachingExpertStore::PinLimit(const StoreClient& client) const {
   if (client.kind == StoreClient::Kind::kOwn) return arena_->shape().slot_limit();
-  if (client.kind == StoreClient::Kind::kStreams) return PinCap(client);
+  if (client.kind != StoreClient::Kind::kSession) return PinCap(client);
   const uint64_t slots = working_set_.slots().in_circulation();
   return std::max(PinCap(client), slots - slots / 4);
 }

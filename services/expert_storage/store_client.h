@@ -46,6 +46,7 @@ struct StoreClient {
     kSession,  // another process
     kOwn,      // callers in the store's process
     kStreams,  // all that is being sent to other hosts
+    kExecute,  // all that is being computed for other hosts
   };
   Kind kind = Kind::kOwn;
   uint64_t granted = 0;  // experts of admitted demands, not answered yet

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -24,10 +25,13 @@
 #include "clients/cpp/remote_expert_source.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
 #include "services/core/experts/memory_expert_source.h"
 #include "services/core/io/aligned_buffer.h"
 #include "services/core/kernels/expert_mlp.h"
 #include "services/core/rpc/channel.h"
+#include "services/core/rpc/server.h"
+#include "services/core/rpc/server_stream.h"
 #include "tests/support/expert_storage_server.h"
 #include "tests/support/faulty_expert_source.h"
 #include "xxhash.h"
@@ -114,8 +118,21 @@ class BadPath {
           if (n <= 0) return;
           sent += n;
         }
-        if (from_server && cut > 0 && here == cut) return;
+        if (from_server && cut > 0 && here == cut) {
+          End(near);
+          return;
+        }
       }
+    }
+  }
+
+  // The near end receives all that has passed, and then the end: were what it still sends not read,
+  // it would be reset, and lose what it has not read yet.
+  void End(int near) {
+    shutdown(near, SHUT_WR);
+    pollfd wait = {near, POLLIN, 0};
+    for (char bytes[4096]; !stop_;) {
+      if (poll(&wait, 1, kPollMs) > 0 && read(near, bytes, sizeof(bytes)) <= 0) return;
     }
   }
 
@@ -131,7 +148,8 @@ class BadPath {
 };
 
 // Small numbers, so that products stay finite.
-std::unique_ptr<MemoryExpertSource> Experts(int64_t dim, int64_t ffn) {
+std::unique_ptr<MemoryExpertSource> Experts(int64_t dim, int64_t ffn,
+                                            const std::string& digest = "0123") {
   LayerExperts layer;
   layer.layer = 3;
   layer.expert_count = 6;
@@ -147,7 +165,7 @@ std::unique_ptr<MemoryExpertSource> Experts(int64_t dim, int64_t ffn) {
     }
   }
   for (const auto& bytes : experts) layer.xxh3.push_back(XXH3_64bits(bytes.data(), bytes.size()));
-  auto catalog = ExpertCatalog::Create("0123", {layer}).value();
+  auto catalog = ExpertCatalog::Create(digest, {layer}).value();
   return MemoryExpertSource::Create(std::move(catalog), std::move(experts)).value();
 }
 
@@ -156,12 +174,16 @@ class RemoteHostsTest : public ::testing::Test {
   void Serve(int64_t dim, int64_t ffn, int compute_threads, int64_t slots = 6,
              absl::Duration stream_patience = absl::Seconds(30)) {
     truth_ = Experts(dim, ffn);
-    auto source = std::make_unique<FaultyExpertSource>(Experts(dim, ffn), faults_);
+    server_ = std::make_unique<ExpertStorageTestServer>(StoreHost::Options(), compute_threads,
+                                                        stream_patience);
+    ServeModel(Experts(dim, ffn), slots);
+  }
+
+  void ServeModel(std::unique_ptr<MemoryExpertSource> experts, int64_t slots) {
+    auto source = std::make_unique<FaultyExpertSource>(std::move(experts), faults_);
     CachingExpertStore::Options options;
     options.budget_bytes = slots * SlotBytes(source->catalog().max_expert_bytes());
     options.shareable = true;
-    server_ = std::make_unique<ExpertStorageTestServer>(StoreHost::Options(), compute_threads,
-                                                        stream_patience);
     ASSERT_TRUE(server_->models
                     .Serve("model", CachingExpertStore::Create(std::move(source),
                                                                std::move(options)).value())
@@ -170,14 +192,22 @@ class RemoteHostsTest : public ::testing::Test {
 
   // Reads one expert through a bad path.
   absl::Status Read(const BadPath& path, std::shared_ptr<const ReadControl> control = nullptr) {
+    const auto source = ConnectRemoteSource(path.endpoint(), "model", OneStream()).value();
+    return Read(*source, std::move(control));
+  }
+
+  static RemoteSourceOptions OneStream() {
     RemoteSourceOptions options;
     options.streams = 1;
-    const auto source = ConnectRemoteSource(path.endpoint(), "model", options).value();
+    return options;
+  }
+
+  absl::Status Read(ExpertSource& from, std::shared_ptr<const ReadControl> control = nullptr) {
     AlignedBuffer buffer = AlignedBuffer::Allocate(
-        SlotBytes(source->catalog().max_expert_bytes())).value();
+        SlotBytes(from.catalog().max_expert_bytes())).value();
     absl::Status result;
     absl::Notification done;
-    source->Read({3, 1}, buffer.span(), std::move(control), [&](absl::Status status) {
+    from.Read({3, 1}, buffer.span(), std::move(control), [&](absl::Status status) {
       result = std::move(status);
       done.Notify();
     });
@@ -208,6 +238,31 @@ class RemoteHostsTest : public ::testing::Test {
 };
 
 constexpr int64_t kChunk = 1 << 20;
+
+TEST_F(RemoteHostsTest, AnotherModelOfThatNameIsRefusedAndTheSameOneReadOn) {
+  Serve(96, 64, 1);
+  const auto source = ConnectRemoteSource(server_->endpoint, "model", OneStream()).value();
+  const auto executor = ConnectRemoteExecutor(server_->endpoint, "model").value();
+  EXPECT_TRUE(Read(*source).ok());
+  // Another store of the same experts, as after a restart.
+  ASSERT_TRUE(server_->models.Close("model").ok());
+  ServeModel(Experts(96, 64), 6);
+  EXPECT_TRUE(Read(*source).ok());
+  // Other experts of the same shape.
+  ASSERT_TRUE(server_->models.Close("model").ok());
+  ServeModel(Experts(96, 64, "4567"), 6);
+  absl::Status status = Read(*source);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(status.message(), ::testing::HasSubstr("another model's"));
+  const std::vector<float> hidden(96, 0.5f);
+  const std::vector<int32_t> token = {0};
+  const std::vector<TokensOfExpert> experts = {{1, token}};
+  status = executor->Execute(3, 1, hidden, experts, absl::InfiniteFuture()).value()->Wait(0)
+               .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  ASSERT_TRUE(server_->models.Close("model").ok());
+  EXPECT_EQ(Read(*source).code(), absl::StatusCode::kNotFound);
+}
 
 TEST_F(RemoteHostsTest, AReadGoesOnAfterACutAtEveryChunk) {
   Serve(640, 640, 0);
@@ -319,7 +374,75 @@ TEST_F(RemoteHostsTest, OutputsAreBitForBitThoseOfThisProcess) {
                 Expected(experts[i].expert, hidden, kTokens, experts[i].tokens));
     }
   }
-  EXPECT_EQ(server_->models.Find("")->get()->store->Stats()->pinned_experts, 0u);
+  CachingExpertStore& store = *server_->models.Find("").value()->store;
+  EXPECT_EQ(store.Stats()->pinned_experts, 0u);
+  // On their own account.
+  for (const ClientTelemetry& client : store.Telemetry(false).clients) {
+    EXPECT_EQ(client.use.hits + client.use.misses > 0, client.name == "execute") << client.name;
+  }
+}
+
+TEST_F(RemoteHostsTest, CallersThatTakeNothingHoldUpNobodyForLong) {
+  constexpr int64_t kDim = 96, kTokens = 4096;
+  Serve(kDim, 64, 1, /*slots=*/6, absl::Milliseconds(100));
+  const auto stub = expert_storage::v1::ExpertStorageService::NewStub(
+      MakeChannel(server_->endpoint).value());
+  expert_storage::v1::ExecuteRequest request;
+  request.set_layer(3);
+  request.set_token_count(kTokens);
+  request.set_hidden(std::string(kTokens * kDim * sizeof(float), '\0'));
+  for (int32_t e = 0; e < 4; ++e) {
+    auto& expert = *request.add_experts();
+    expert.set_expert(e);
+    for (int32_t token = 0; token < kTokens; ++token) expert.add_tokens(token);
+  }
+  // As many as are served at once, and never read.
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<expert_storage::v1::ExecuteResponse>>> silent;
+  for (size_t i = 0; i < CachingExpertStore::kExecuteCallers; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    silent.push_back(stub->Execute(contexts.back().get(), request));
+  }
+  const auto executor = ConnectRemoteExecutor(
+      server_->endpoint, "model", {.patience = absl::Minutes(1)}).value();
+  const std::vector<float> hidden(kDim, 0.5f);
+  const std::vector<int32_t> token = {0};
+  const std::vector<TokensOfExpert> experts = {{1, token}};
+  const auto execution = executor->Execute(3, 1, hidden, experts, absl::InfiniteFuture()).value();
+  EXPECT_TRUE(execution->Wait(0).ok()) << execution->Wait(0).status();
+  for (auto& context : contexts) context->TryCancel();
+}
+
+TEST_F(RemoteHostsTest, TooManyCallsAreRefusedAtOnce) {
+  Serve(96, 64, 1);
+  faults_->Hold();
+  const auto executor = ConnectRemoteExecutor(
+      server_->endpoint, "model", {.patience = absl::Minutes(1)}).value();
+  const std::vector<float> hidden(96, 0.5f);
+  const std::vector<int32_t> token = {0};
+  const std::vector<TokensOfExpert> experts = {{1, token}};
+  constexpr size_t kServed = 16;
+  std::vector<std::unique_ptr<ExpertExecution>> executions;
+  for (size_t i = 0; i <= kServed; ++i) {
+    executions.push_back(
+        executor->Execute(3, 1, hidden, experts, absl::InfiniteFuture()).value());
+  }
+  // One of them, whichever came last, while the others wait.
+  const auto refused = [&] {
+    return std::find_if(executions.begin(), executions.end(),
+                        [](const auto& execution) { return execution->Ready(0); });
+  };
+  for (const absl::Time end = absl::Now() + absl::Minutes(1);
+       refused() == executions.end() && absl::Now() < end; std::this_thread::yield()) {
+  }
+  ASSERT_NE(refused(), executions.end());
+  EXPECT_EQ((*refused())->Wait(0).status().code(), absl::StatusCode::kResourceExhausted);
+  executions.erase(refused());
+  EXPECT_EQ(refused(), executions.end());
+  faults_->Release();
+  for (const auto& execution : executions) {
+    EXPECT_TRUE(execution->Wait(0).ok()) << execution->Wait(0).status();
+  }
 }
 
 TEST_F(RemoteHostsTest, ACorruptExpertFailsAloneAndADeadStoreAll) {
@@ -361,6 +484,197 @@ TEST_F(RemoteHostsTest, AStoreThatComputesNothingIsFetchedFrom) {
   ASSERT_TRUE(none.ok()) << none.status();
   EXPECT_EQ(*none, nullptr);
   EXPECT_THAT(warning, ::testing::HasSubstr("--compute-threads"));
+}
+
+// A store that says what a test wants, of a model that a real one has described.
+class ScriptedStore : public expert_storage::v1::ExpertStorageService::CallbackService {
+ public:
+  using Request = expert_storage::v1::ReadExpertRequest;
+  using Response = expert_storage::v1::ReadExpertResponse;
+  using Out = StreamWriter<Response>;
+  // Call after call of ReadExpert; the last one again and again.
+  using Script = std::function<absl::Status(const Request&, Out&)>;
+
+  explicit ScriptedStore(const std::string& real) {
+    grpc::ClientContext context;
+    const auto stub = expert_storage::v1::ExpertStorageService::NewStub(MakeChannel(real).value());
+    EXPECT_TRUE(stub->DescribeModel(&context, {}, &description_).ok());
+    RpcServerOptions options;
+    options.services = {this};
+    server_ = RpcServer::Start(options).value();
+  }
+  ~ScriptedStore() override { server_->Shutdown(absl::Now()); }
+
+  const std::string& endpoint() const { return server_->address(); }
+  void Play(std::vector<Script> scripts) {
+    scripts_ = std::move(scripts);
+    calls_ = 0;
+  }
+  size_t calls() const { return calls_; }
+
+  static bool Header(Out& out, int64_t epoch, uint64_t bytes) {
+    Response response;
+    response.mutable_header()->set_epoch(epoch);
+    response.mutable_header()->set_size_bytes(static_cast<int64_t>(bytes));
+    return out.Write(response);
+  }
+  static bool Chunk(Out& out, absl::Span<const std::byte> bytes) {
+    Response response;
+    response.set_chunk(bytes.data(), bytes.size());
+    return out.Write(response);
+  }
+  // Until the caller has gone.
+  static absl::Status Hang(Out& out) {
+    while (!out.call().cancellation->cancelled()) std::this_thread::yield();
+    return absl::CancelledError("the caller is gone");
+  }
+
+ private:
+  grpc::ServerUnaryReactor* DescribeModel(
+      grpc::CallbackServerContext* context, const expert_storage::v1::DescribeModelRequest*,
+      expert_storage::v1::DescribeModelResponse* response) override {
+    *response = description_;
+    for (auto& layer : *response->mutable_layers()) layer.clear_xxh3();  // bytes are not checked
+    auto* reactor = context->DefaultReactor();
+    reactor->Finish(grpc::Status::OK);
+    return reactor;
+  }
+  grpc::ServerWriteReactor<Response>* ReadExpert(grpc::CallbackServerContext* context,
+                                                 const Request* request) override {
+    return ServeStream<Response>(context, pool_, [this, request](Out& out) {
+      const size_t call = calls_++;
+      return scripts_[std::min(call, scripts_.size() - 1)](*request, out);
+    });
+  }
+
+  expert_storage::v1::DescribeModelResponse description_;
+  std::vector<Script> scripts_;
+  std::atomic<size_t> calls_{0};
+  ThreadPool pool_{4};
+  std::unique_ptr<RpcServer> server_;
+};
+
+class ScriptedStoreTest : public RemoteHostsTest {
+ protected:
+  void SetUp() override {
+    Serve(96, 64, 0);
+    script_ = std::make_unique<ScriptedStore>(server_->endpoint);
+    expert_ = truth_->Bytes({3, 1});
+    RemoteSourceOptions options = OneStream();
+    options.patience = absl::Milliseconds(300);
+    source_ = ConnectRemoteSource(script_->endpoint(), "model", options).value();
+  }
+  void TearDown() override { source_ = nullptr; }
+
+  std::unique_ptr<ScriptedStore> script_;
+  std::unique_ptr<ExpertSource> source_;
+  absl::Span<const std::byte> expert_;
+};
+
+using Out = ScriptedStore::Out;
+using ReadRequest = ScriptedStore::Request;
+
+TEST_F(ScriptedStoreTest, WhatIsNoExpertIsRefused) {
+  struct Row {
+    const char* name;
+    ScriptedStore::Script script;
+    absl::StatusCode code;
+  };
+  const auto store = [this](std::function<void(Out&)> say) {
+    return [say](const ReadRequest&, Out& out) -> absl::Status {
+      say(out);
+      return absl::OkStatus();
+    };
+  };
+  const uint64_t size = expert_.size();
+  const std::vector<std::byte> more(size + 1);
+  for (const Row& row : std::vector<Row>{
+           {"a byte too many", store([&](Out& out) {
+              ScriptedStore::Header(out, 7, size);
+              ScriptedStore::Chunk(out, more);
+            }), absl::StatusCode::kInternal},
+           {"no header", store([&](Out& out) { ScriptedStore::Chunk(out, expert_); }),
+            absl::StatusCode::kInternal},
+           {"a header of another size",
+            store([&](Out& out) { ScriptedStore::Header(out, 7, uint64_t{1} << 62); }),
+            absl::StatusCode::kFailedPrecondition},
+           {"neither header nor chunk", store([](Out& out) { out.Write({}); }),
+            absl::StatusCode::kInternal},
+           {"an end without bytes", store([&](Out& out) { ScriptedStore::Header(out, 7, size); }),
+            absl::StatusCode::kUnavailable},
+           {"empty chunks for ever", store([&](Out& out) {
+              ScriptedStore::Header(out, 7, size);
+              while (ScriptedStore::Chunk(out, {})) {
+              }
+            }), absl::StatusCode::kUnavailable},
+           {"silence", [](const ReadRequest&, Out& out) { return ScriptedStore::Hang(out); },
+            absl::StatusCode::kUnavailable},
+       }) {
+    script_->Play({row.script});
+    const absl::Status status = Read(*source_);
+    EXPECT_EQ(status.code(), row.code) << row.name << ": " << status;
+    EXPECT_THAT(status.message(), ::testing::Not(::testing::IsEmpty())) << row.name;
+  }
+}
+
+TEST_F(ScriptedStoreTest, AnEndThatDoesNotComeIsNotWaitedFor) {
+  script_->Play({[&](const ReadRequest&, Out& out) {
+    ScriptedStore::Header(out, 7, expert_.size());
+    ScriptedStore::Chunk(out, expert_);
+    return ScriptedStore::Hang(out);
+  }});
+  EXPECT_TRUE(Read(*source_).ok());
+  EXPECT_EQ(script_->calls(), 1u);
+}
+
+TEST_F(ScriptedStoreTest, AStoreThatStallsIsAskedAgainForTheRest) {
+  constexpr size_t kFirst = 1000;
+  script_->Play({[&](const ReadRequest&, Out& out) {
+                   ScriptedStore::Header(out, 7, expert_.size());
+                   ScriptedStore::Chunk(out, expert_.first(kFirst));
+                   return ScriptedStore::Hang(out);
+                 },
+                 [&](const ReadRequest& request, Out& out) {
+                   EXPECT_EQ(request.offset_bytes(), int64_t{kFirst});
+                   EXPECT_EQ(request.epoch(), 7);
+                   ScriptedStore::Header(out, 7, expert_.size());
+                   ScriptedStore::Chunk(out, expert_.subspan(kFirst));
+                   return absl::OkStatus();
+                 }});
+  EXPECT_TRUE(Read(*source_).ok());
+  EXPECT_EQ(script_->calls(), 2u);
+}
+
+TEST_F(ScriptedStoreTest, AStoreThatStartsAgainIsReadFromTheBeginning) {
+  script_->Play({[&](const ReadRequest&, Out& out) {
+                   // What the former store sent must not become a part of the expert.
+                   ScriptedStore::Header(out, 7, expert_.size());
+                   ScriptedStore::Chunk(out, std::vector<std::byte>(500));
+                   return absl::UnavailableError("going away");
+                 },
+                 [](const ReadRequest& request, Out&) {
+                   EXPECT_EQ(request.epoch(), 7);
+                   return absl::AbortedError("epoch 7 has passed");
+                 },
+                 [&](const ReadRequest& request, Out& out) {
+                   EXPECT_EQ(request.epoch(), 0);
+                   EXPECT_EQ(request.offset_bytes(), 0);
+                   ScriptedStore::Header(out, 8, expert_.size());
+                   ScriptedStore::Chunk(out, expert_);
+                   return absl::OkStatus();
+                 }});
+  EXPECT_TRUE(Read(*source_).ok());
+  EXPECT_EQ(script_->calls(), 3u);
+}
+
+TEST_F(ScriptedStoreTest, ASourcesEndEndsItsReads) {
+  script_->Play({[](const ReadRequest&, Out& out) { return ScriptedStore::Hang(out); }});
+  AlignedBuffer buffer = AlignedBuffer::Allocate(SlotBytes(expert_.size())).value();
+  absl::Status result;
+  source_->Read({3, 1}, buffer.span(), nullptr,
+                [&](absl::Status status) { result = std::move(status); });
+  source_ = nullptr;
+  EXPECT_FALSE(result.ok());
 }
 
 }  // namespace

@@ -12,11 +12,9 @@
 namespace odmoe {
 namespace {
 
-// Experts pinned at once for one call: a deadline is looked at between waves, and several calls
-// must not hold each other's slots.
+// Experts pinned at once for one call, if the store lets it have as many: a deadline is looked at
+// between waves.
 constexpr size_t kMaxWave = 16;
-// Calls that may hold a wave each, beside whoever else uses the store.
-constexpr size_t kShare = 4;
 // How soon a call that waits for an expert notices that its caller is gone.
 constexpr absl::Duration kCancellationPoll = absl::Milliseconds(20);
 
@@ -45,7 +43,7 @@ absl::Status CheckTokens(const TokensOfExpert& expert, int64_t tokens) {
 }  // namespace
 
 struct ExpertComputer::Call {
-  ExpertStore& store;
+  CachingExpertStore& store;
   const Request& request;
   const LayerExperts& layer;
   Emit emit;
@@ -115,7 +113,7 @@ absl::Status ExpertComputer::Check(const ExpertCatalog& catalog, const Request& 
   return absl::OkStatus();
 }
 
-absl::Status ExpertComputer::Run(ExpertStore& store, const Request& request, Emit emit) {
+absl::Status ExpertComputer::Run(CachingExpertStore& store, const Request& request, Emit emit) {
   const LayerExperts& layer = *store.catalog().FindLayer(request.layer);
   Call call{store, request, layer, emit, {}, {}, {}, {}, {}};
   call.x.Set(request.hidden.data(), request.tokens, call.dim(), call.dim());
@@ -126,7 +124,7 @@ absl::Status ExpertComputer::Run(ExpertStore& store, const Request& request, Emi
       std::stable_partition(order.begin(), order.end(), [&](size_t i) {
         return store.Resident({request.layer, request.experts[i].expert});
       });
-  const size_t most = std::clamp<size_t>(store.max_batch() / kShare, 1, kMaxWave);
+  const size_t most = std::min(store.max_execute_batch(), kMaxWave);
   for (auto next = order.begin(); next != order.end();) {
     const auto group_end = next < absent ? absent : order.end();
     const auto count = std::min<size_t>(most, group_end - next);
@@ -148,7 +146,8 @@ absl::Status ExpertComputer::RunWave(Call& call, absl::Span<const size_t> wave) 
   call.outputs.assign(wave.size(), {});
   call.statuses.assign(wave.size(), absl::OkStatus());
   {
-    ODMOE_ASSIGN_OR_RETURN(const auto batch, call.store.Acquire(ids, call.request.deadline));
+    ODMOE_ASSIGN_OR_RETURN(const auto batch,
+                           call.store.AcquireToExecute(ids, call.request.deadline));
     ODMOE_RETURN_IF_ERROR(Compute(call, wave, *batch));
   }
   for (size_t k = 0; k < wave.size(); ++k) {

@@ -16,6 +16,7 @@
 #include "services/core/experts/expert_store.h"
 #include "services/core/kernels/compute_pool.h"
 #include "services/core/kernels/expert_mlp.h"
+#include "services/expert_storage/caching_expert_store.h"
 
 namespace odmoe {
 
@@ -45,10 +46,13 @@ class ExpertComputer {
   // that are not ascending, too many. UNIMPLEMENTED: as CheckComputable.
   static absl::Status Check(const ExpertCatalog& catalog, const Request& request);
 
+  // Threads that may be in Run at once: so many share what the store lets them hold.
+  static constexpr size_t kMostCallers = CachingExpertStore::kExecuteCallers;
+
   // Computes a request that Check has passed, resident experts first, and emits each output. No
   // expert is pinned while `emit` runs: it may block as long as it likes. CANCELLED,
   // DEADLINE_EXCEEDED: as asked; the store's errors, but for those of a single expert.
-  absl::Status Run(ExpertStore& store, const Request& request, Emit emit);
+  absl::Status Run(CachingExpertStore& store, const Request& request, Emit emit);
 
  private:
   struct Call;

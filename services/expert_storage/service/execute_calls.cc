@@ -50,24 +50,14 @@ absl::Status ParseExecute(const v1::ExecuteRequest& message, ParsedExecute& pars
   return absl::OkStatus();
 }
 
-absl::Status CheckMeant(const v1::ExecuteRequest& request, const CachingExpertStore& store) {
-  if (request.epoch() != 0 && request.epoch() != store.epoch()) {
-    return absl::AbortedError(absl::StrCat("epoch ", request.epoch(), " has passed, it is now ",
-                                           store.epoch()));
+absl::Status CheckKernels(const v1::ExecuteRequest& request) {
+  if (request.kernel_target().empty() ||
+      request.kernel_target() == ExpertComputer::kernel_target()) {
+    return absl::OkStatus();
   }
-  const std::string& digest = store.catalog().model_digest();
-  if (!request.model_digest().empty() && request.model_digest() != digest) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("this store's experts are another model's: its digest is ", digest,
-                     ", expected ", request.model_digest()));
-  }
-  if (!request.kernel_target().empty() &&
-      request.kernel_target() != ExpertComputer::kernel_target()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("this host computes with ", ExpertComputer::kernel_target(), ", the caller ",
-                     "with ", request.kernel_target(), ": results would differ in the last bits"));
-  }
-  return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this host computes with ", ExpertComputer::kernel_target(), ", the caller ",
+                   "with ", request.kernel_target(), ": results would differ in the last bits"));
 }
 
 v1::ExecuteResponse ResponseOf(int32_t expert, const absl::StatusOr<absl::Span<const float>>& out) {
@@ -84,8 +74,8 @@ v1::ExecuteResponse ResponseOf(int32_t expert, const absl::StatusOr<absl::Span<c
 
 }  // namespace
 
-ExecuteCalls::ExecuteCalls(StoreHost& models, int compute_threads)
-    : models_(models), pool_(kRunning) {
+ExecuteCalls::ExecuteCalls(StoreHost& models, int compute_threads, absl::Duration patience)
+    : models_(models), patience_(patience), pool_(kRunning) {
   if (compute_threads > 0) computer_ = std::make_unique<ExpertComputer>(compute_threads);
 }
 
@@ -93,17 +83,19 @@ ExecuteCalls::~ExecuteCalls() = default;
 
 ExecuteCalls::Writer* ExecuteCalls::Start(grpc::CallbackServerContext* context,
                                           const v1::ExecuteRequest* request) {
-  // Counted from here on: what waits holds memory too.
-  const bool room = calls_.fetch_add(1) < kMostCalls;
+  // Counted from here on, and refused here: what waits holds memory too.
+  if (calls_.fetch_add(1) >= kMostCalls) {
+    calls_.fetch_sub(1);
+    return RefuseStream<v1::ExecuteResponse>(absl::ResourceExhaustedError(
+        absl::StrCat(kMostCalls, " calls are under way or wait; try again")));
+  }
   return ServeStream<v1::ExecuteResponse>(
-      context, pool_, [this, room, request](StreamWriter<v1::ExecuteResponse>& out) {
+      context, pool_,
+      [this, request](StreamWriter<v1::ExecuteResponse>& out) {
         const auto leave = absl::MakeCleanup([this] { calls_.fetch_sub(1); });
-        if (!room) {
-          return absl::Status(absl::ResourceExhaustedError(
-              absl::StrCat(kMostCalls, " calls are under way or wait; try again")));
-        }
         return Run(*request, out);
-      });
+      },
+      patience_);
 }
 
 absl::Status ExecuteCalls::Run(const v1::ExecuteRequest& request,
@@ -113,9 +105,11 @@ absl::Status ExecuteCalls::Run(const v1::ExecuteRequest& request,
         "this store computes no experts; start it with --compute-threads N");
   }
   ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
-  ODMOE_ASSIGN_OR_RETURN(const auto model, models_.Find(request.model()));
+  ODMOE_ASSIGN_OR_RETURN(
+      const auto model, models_.FindMeant(request.model(), request.epoch(),
+                                          request.model_digest()));
   CachingExpertStore& store = *model->store;
-  ODMOE_RETURN_IF_ERROR(CheckMeant(request, store));
+  ODMOE_RETURN_IF_ERROR(CheckKernels(request));
   ParsedExecute parsed;
   ODMOE_RETURN_IF_ERROR(ParseExecute(request, parsed));
   ODMOE_RETURN_IF_ERROR(ExpertComputer::Check(store.catalog(), parsed.request));

@@ -3,7 +3,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
+#include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "odmoe/expert_storage/v1/expert_storage_service.pb.h"
@@ -20,8 +23,9 @@ class ExecuteCalls {
  public:
   using Writer = grpc::ServerWriteReactor<expert_storage::v1::ExecuteResponse>;
 
-  // `models` outlives it. `compute_threads` 0: every call is UNIMPLEMENTED.
-  ExecuteCalls(StoreHost& models, int compute_threads);
+  // `models` outlives it. `compute_threads` 0: every call is UNIMPLEMENTED. A client that takes
+  // nothing for `patience` is cut off.
+  ExecuteCalls(StoreHost& models, int compute_threads, absl::Duration patience);
   ~ExecuteCalls();
 
   int compute_threads() const { return computer_ == nullptr ? 0 : computer_->threads(); }
@@ -31,7 +35,7 @@ class ExecuteCalls {
 
  private:
   // Calls at once. What one holds while it waits for the threads is a few hidden states.
-  static constexpr size_t kRunning = 4;
+  static constexpr size_t kRunning = ExpertComputer::kMostCallers;
   // Messages in memory, each of 16 MiB at most; more are refused.
   static constexpr int kMostCalls = 16;
 
@@ -39,6 +43,7 @@ class ExecuteCalls {
                    StreamWriter<expert_storage::v1::ExecuteResponse>& out);
 
   StoreHost& models_;
+  const absl::Duration patience_;
   std::unique_ptr<ExpertComputer> computer_;
   std::atomic<int> calls_{0};
   ThreadPool pool_;  // last: its threads use the rest

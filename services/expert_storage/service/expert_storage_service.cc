@@ -51,7 +51,7 @@ class Service final : public Contract, public ExpertStorageServer {
         watches_(models),
         stream_patience_(options.stream_patience),
         executor_(options.threads),
-        execute_(models, options.compute_threads) {}
+        execute_(models, options.compute_threads, options.stream_patience) {}
 
   grpc::Service* service() override { return this; }
   void Drain() override {

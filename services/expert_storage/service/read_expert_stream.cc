@@ -68,16 +68,13 @@ absl::Status ReadExpertStream::Begin(grpc::ByteBuffer raw) {
       &raw, &request);
   if (!parsed.ok()) return absl::InvalidArgumentError("the request is no ReadExpertRequest");
   ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
-  ODMOE_ASSIGN_OR_RETURN(auto model, models_.Find(request.model()));
+  ODMOE_ASSIGN_OR_RETURN(
+      auto model, models_.FindMeant(request.model(), request.epoch(), request.model_digest()));
   {
     absl::MutexLock lock(&mutex_);
     model_ = model;
   }
   CachingExpertStore& store = *model->store;
-  if (request.epoch() != 0 && request.epoch() != store.epoch()) {
-    return absl::AbortedError(absl::StrCat("epoch ", request.epoch(), " has passed, it is now ",
-                                           store.epoch(), "; start again from offset 0"));
-  }
   expert_ = FromProto(request.expert());
   const int64_t index = store.catalog().IndexOf(expert_);
   if (index < 0) {

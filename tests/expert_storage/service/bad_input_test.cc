@@ -307,6 +307,9 @@ TEST_F(BadInputTest, ReadExpertRefusesWhatIsNotThere) {
        StatusCode::OUT_OF_RANGE},
       {"another epoch", [](Stub& s) { return ReadExpert(s, [](auto& r) { r.set_epoch(7); }); },
        StatusCode::ABORTED},
+      {"another digest",
+       [](Stub& s) { return ReadExpert(s, [](auto& r) { r.set_model_digest("x"); }); },
+       StatusCode::FAILED_PRECONDITION},
   });
   EXPECT_TRUE(ReadExpert(*stub_, [&](auto& r) { r.set_offset_bytes(bytes); }).ok());
 }
