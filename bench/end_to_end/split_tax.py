@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Tokens per second of one process against three, over the same HTTP API.
 
-One process is `odmoe serve`; three are expert storage, inference and gateway. Both are up at the same
-time and are asked in turn, so that what else the machine does falls on both alike; the first request
-to each warms it and is not counted. Figures are what the client sees: tokens of a streamed completion
+One process is `odmoe serve`; three are expert storage, inference and gateway. Both are up at the
+same time and are asked in turn, so that what else the machine does falls on both alike; the first
+request to each warms it and is not counted. Figures are what the client sees: tokens of a streamed
+completion
 by the time from request to end.
 """
 import argparse
@@ -82,14 +83,16 @@ def describe_machine():
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"],
                             capture_output=True, text=True, check=False).stdout.strip()
     with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
-        cpu = next((line.split(": ")[1].strip() for line in cpuinfo if line.startswith("model name")),
+        cpu = next((line.split(": ")[1].strip()
+                    for line in cpuinfo if line.startswith("model name")),
                    platform.processor())
     return f"{cpu}, {len(os.sched_getaffinity(0))} CPUs, commit {commit}"
 
 
 def convert(bin_directory, source, folder):
     model = os.path.join(folder, os.path.basename(os.path.normpath(source)))
-    subprocess.run([os.path.join(bin_directory, "odmoe"), "convert", source, "-o", model, "--quiet"],
+    subprocess.run([os.path.join(bin_directory, "odmoe"), "convert", source, "-o", model,
+                    "--quiet"],
                    check=True)
     return model
 

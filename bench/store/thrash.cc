@@ -1,6 +1,6 @@
 // A client that demands random experts for as long as it is told to, and checks every byte it pins
-// by the catalog's XXH3: what bench/store/thrash runs several of in a memory cgroup. With --resize it
-// gives the store another budget again and again meanwhile.
+// by the catalog's XXH3: what bench/store/thrash runs several of in a memory cgroup. With --resize
+// it gives the store another budget again and again meanwhile.
 #include <unistd.h>
 
 #include <algorithm>

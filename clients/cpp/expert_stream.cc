@@ -1,6 +1,7 @@
 #include "clients/cpp/expert_stream.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"

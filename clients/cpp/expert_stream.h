@@ -2,6 +2,7 @@
 // what the socket was read into to where they shall lie.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>

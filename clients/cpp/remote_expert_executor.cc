@@ -23,8 +23,8 @@ namespace {
 namespace v1 = expert_storage::v1;
 using Stub = v1::ExpertStorageService::Stub;
 
-// Counts an executor's calls. Calls end on gRPC's threads, and a channel must not: whoever drops the
-// last reference to one waits for those threads. So an executor stays until its calls are gone.
+// Counts an executor's calls. Calls end on gRPC's threads, and a channel must not: whoever drops
+// the last reference to one waits for those threads. So an executor stays until its calls are gone.
 class CallsUnderWay {
  public:
   void Begin() {

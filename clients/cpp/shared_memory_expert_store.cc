@@ -300,9 +300,9 @@ class SharedMemoryExpertStore final : public ExpertStore {
     ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kConnectTimeout));
     ODMOE_ASSIGN_OR_RETURN(auto description, admin->DescribeModel(model_));
     catalog_ = std::make_shared<const ExpertCatalog>(std::move(description.catalog));
-    ODMOE_ASSIGN_OR_RETURN(
-        connection_, Connection::Open(endpoint_, tenant_, description.model, catalog_, std::move(admin),
-                                      absl::Now() + kConnectTimeout));
+    ODMOE_ASSIGN_OR_RETURN(connection_,
+                           Connection::Open(endpoint_, tenant_, description.model, catalog_,
+                                            std::move(admin), absl::Now() + kConnectTimeout));
     return absl::OkStatus();
   }
 
@@ -394,8 +394,8 @@ class SharedMemoryExpertStore final : public ExpertStore {
     }
     // Kept with the connection, so that its calls have a patience of their own.
     ODMOE_ASSIGN_OR_RETURN(auto admin, ExpertStorageAdmin::Connect(endpoint_, kRedialTimeout));
-    auto connection =
-        Connection::Open(endpoint_, tenant_, description->model, catalog_, std::move(admin), deadline);
+    auto connection = Connection::Open(endpoint_, tenant_, description->model, catalog_,
+                                       std::move(admin), deadline);
     if (!connection.ok()) {
       return absl::UnavailableError(
           absl::StrCat("the expert store is not back yet: ", connection.status().message()));

@@ -3,7 +3,8 @@
 //
 //   "_logits_"; i32 chunk tokens, i32 vocabulary, i32 chunks; i32 tokens[chunks * chunk tokens];
 //   then, for each chunk, a row for each position scored (see ScoredPositions): f32 scale,
-//   f32 least, u16 codes[vocabulary], padded to an even count; a log-probability is scale * code + least.
+//   f32 least, u16 codes[vocabulary], padded to an even count; a log-probability is scale * code +
+//   least.
 //
 // All little-endian. What is more than 16 below the most likely is kept as 16 below.
 #pragma once

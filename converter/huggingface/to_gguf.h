@@ -1,6 +1,7 @@
 // A Hugging Face checkpoint as one GGUF file.
 #pragma once
 
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>

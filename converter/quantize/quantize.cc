@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "converter/output/free_disk.h"
 #include "converter/output/write_output.h"
 #include "converter/progress.h"

@@ -15,7 +15,8 @@ namespace {
 absl::Status CheckAllUsed(const GgufModel& model, const SplitPlan& plan) {
   absl::flat_hash_set<const GgufTensor*> used;
   for (const GgufExpertLayer& layer : plan.layers) {
-    for (const GgufExpertPart& part : layer.parts) used.insert(part.tensors.begin(), part.tensors.end());
+    for (const GgufExpertPart& part : layer.parts)
+      used.insert(part.tensors.begin(), part.tensors.end());
   }
   for (const auto& [tensor, place] : plan.expert_tensors) {
     if (used.contains(tensor)) continue;

@@ -40,7 +40,8 @@ class DirectoryPlanner {
       ODMOE_ASSIGN_OR_RETURN(OutputFile planned, PlanBaseFile(file));
       plan.files.push_back(std::move(planned));
     }
-    for (const GgufExpertLayer& layer : split_.layers) ODMOE_RETURN_IF_ERROR(PlanLayer(layer, plan));
+    for (const GgufExpertLayer& layer : split_.layers)
+      ODMOE_RETURN_IF_ERROR(PlanLayer(layer, plan));
     return plan;
   }
 

@@ -51,13 +51,15 @@ absl::StatusOr<std::unique_ptr<Arena>> PopulatedArena(uint64_t slot_bytes, uint6
   const uint64_t granted = arena->MeasureGrants().huge_page_bytes;
   uint64_t possible = 0;  // a segment's end may be a part of one
   for (const Arena::Segment& segment : segments) {
-    possible += segment.slots * slot_bytes / ArenaShape::kHugePageBytes * ArenaShape::kHugePageBytes;
+    possible +=
+        segment.slots * slot_bytes / ArenaShape::kHugePageBytes * ArenaShape::kHugePageBytes;
   }
   if (possible > 0 && granted >= possible) return arena;
-  return absl::FailedPreconditionError(absl::StrCat(
-      "huge pages always, but of ", FormatBytes(bytes), " the kernel maps ", FormatBytes(granted),
-      " by them, of ", FormatBytes(possible), " that could be; allow them (echo advise > /sys/kernel/mm/transparent_hugepage/",
-      options.shareable ? "shmem_enabled" : "enabled", "), or use auto"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("huge pages always, but of ", FormatBytes(bytes), " the kernel maps ",
+                   FormatBytes(granted), " by them, of ", FormatBytes(possible),
+                   " that could be; allow them (echo advise > /sys/kernel/mm/transparent_hugepage/",
+                   options.shareable ? "shmem_enabled" : "enabled", "), or use auto"));
 }
 
 }  // namespace

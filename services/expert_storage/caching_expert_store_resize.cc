@@ -29,7 +29,9 @@ uint64_t SumSlots(const std::vector<Arena::Segment>& segments) {
   return slots;
 }
 
-std::string SizeText(uint64_t bytes) { return absl::StrCat(bytes, " bytes (", FormatBytes(bytes), ")"); }
+std::string SizeText(uint64_t bytes) {
+  return absl::StrCat(bytes, " bytes (", FormatBytes(bytes), ")");
+}
 
 // A message for each so many segments as one may name.
 bool SendSegments(SegmentChannel& channel, SegmentMessage::Kind kind, uint64_t sequence,
@@ -113,7 +115,8 @@ std::vector<std::string> CachingExpertStore::TellClients(
       if (kind == SegmentMessage::Kind::kMap) {
         segments_.push_back(segment);
       } else {
-        std::erase_if(segments_, [&](const Arena::Segment& s) { return s.number == segment.number; });
+        std::erase_if(segments_,
+                      [&](const Arena::Segment& s) { return s.number == segment.number; });
       }
     }
     for (const auto& client : clients_.all()) {

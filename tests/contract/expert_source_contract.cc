@@ -25,7 +25,8 @@ void ExpertSourceContractTest::SetUp() {
   options.first_layer = 1;
   options.layers = kLayers;
   options.experts_per_layer = kExperts;
-  // Not a whole number of pages, and more than 256 KiB, which the direct sources here ask for at once.
+  // Not a whole number of pages, and more than 256 KiB, which the direct sources here ask for at
+  // once.
   options.dim = 160;
   options.ffn = 161;
   truth_ = WriteRandomExperts(directory_.path(), options);

@@ -29,7 +29,8 @@ std::unique_ptr<ExpertSource> Direct(const std::string& directory, bool io_uring
   options.io_uring = io_uring;
   // Some of these experts take several requests.
   options.request_bytes = 256 << 10;
-  return DirectExpertSource::Create(std::move(FindPlaces(directory).value().places), options).value();
+  return DirectExpertSource::Create(std::move(FindPlaces(directory).value().places), options)
+      .value();
 }
 
 std::unique_ptr<ExpertSource> DirectByUring(const std::string& directory, const RandomOptions&,

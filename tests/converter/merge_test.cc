@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <ostream>
 #include <random>
+#include <tuple>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // What the converter says to checkpoints it cannot convert: names, numbers, and what to do.
+#include <cmath>
 #include <filesystem>
 #include <functional>
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "converter/huggingface/metadata_overrides.h"
 #include "converter/huggingface/to_gguf.h"
 #include "tests/support/made_checkpoint.h"

@@ -1,4 +1,5 @@
 // The vocabulary without weights, and padded.
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>

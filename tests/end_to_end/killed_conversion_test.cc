@@ -1,10 +1,12 @@
 // kill -9 of conversions at random points: the same command goes on, to the same bytes, and what
 // reads as complete is. ODMOE_KILLS says how often each of the four kinds is killed.
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <random>
 #include <string>

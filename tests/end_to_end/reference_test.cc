@@ -1,6 +1,7 @@
 // The command against the float64 reference: conversion, tokens, scores, chosen experts, greedy
 // text.
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>

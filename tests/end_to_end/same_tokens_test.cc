@@ -1,6 +1,7 @@
 // The same greedy tokens, whatever carries the experts and however few of them fit.
 #include <signal.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <ostream>
 #include <string>

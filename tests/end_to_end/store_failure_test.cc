@@ -25,7 +25,8 @@ constexpr size_t kLong = 900;
 std::string Continuation(const nlohmann::json& prompt, size_t bytes) {
   // A token is a byte at least, but for a few that show nothing; and no text is of more than kLong.
   return OdmoeJson({"generate", TinyKimi(), "-p", prompt, "-n",
-                    absl::StrCat(std::min(2 * bytes + 8, kLong)), "--temp", "0", "--ignore-eos", "--json"})["text"];
+                    absl::StrCat(std::min(2 * bytes + 8, kLong)), "--temp", "0", "--ignore-eos",
+                    "--json"})["text"];
 }
 
 // A long generation under way: some of its text has come.

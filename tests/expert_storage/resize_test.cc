@@ -32,8 +32,9 @@ TEST(ResizePlanTest, AnySequenceOfSizesIsMetExactlyAndNeverExceedsBoth) {
     uint64_t slots = 0;
     for (int round = 0; round < 2000; ++round) {
       // Mostly by a little, which is what leaves segments that are not whole.
-      const uint64_t target = round % 5 == 0 ? 1 + random() % 300
-                                             : std::clamp<uint64_t>(slots + random() % 7 - 3, 1, 300);
+      const uint64_t target = round % 5 == 0
+                                  ? 1 + random() % 300
+                                  : std::clamp<uint64_t>(slots + random() % 7 - 3, 1, 300);
       for (SegmentUse& segment : there) segment.warmth = random() % 100;
       const ResizePlan plan = PlanResize(shape, there, target);
       std::erase_if(there, [&](const SegmentUse& segment) {

@@ -1,5 +1,7 @@
 // A GGUF file that is accepted must be readable to its last byte, write the same header again
 // through JSON, and be split, if at all, into ranges of its tensors that miss none.
+#include <string_view>
+
 #include <nlohmann/json.hpp>
 
 #include "converter/split/split.h"

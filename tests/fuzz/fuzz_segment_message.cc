@@ -1,5 +1,5 @@
-// What a store and its clients say to one another about segments, from a peer that says anything: what
-// is taken is bounded, and means the same when it is said again.
+// What a store and its clients say to one another about segments, from a peer that says anything:
+// what is taken is bounded, and means the same when it is said again.
 #include "services/core/experts/segment_message.h"
 #include "tests/fuzz/fuzz_file.h"
 

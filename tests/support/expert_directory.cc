@@ -126,8 +126,9 @@ std::string WriteGgufExperts(const std::string& directory, const MemoryExpertSou
     DieUnlessOk(writer->Finish());
     DieUnlessOk(file->Close());
   }
-  return shards == 1 ? absl::StrCat(directory, "/experts.gguf")
-                     : GgufShardName{absl::StrCat(directory, "/experts"), 1, uint32_t(shards)}.path();
+  return shards == 1
+             ? absl::StrCat(directory, "/experts.gguf")
+             : GgufShardName{absl::StrCat(directory, "/experts"), 1, uint32_t(shards)}.path();
 }
 
 void CorruptExpert(const std::string& directory, ExpertId id) {

@@ -20,12 +20,13 @@ std::string ExpertPath(const std::string& directory, ExpertId id);
 // Offset of its data.
 inline constexpr uint64_t kExpertDataOffset = 4096;
 
-// Moves the files of some experts to another model's directory, which is made where it is not there.
+// Moves the files of some experts to another model's directory, which is made where it is not
+// there.
 void MoveExperts(const std::string& from, const std::string& to,
                  const std::function<bool(ExpertId)>& which);
 
-// Writes the same experts as a GGUF model, in so many shards, into `directory`; returns its path, or
-// that of the first shard. Its tensors lie at multiples of 32 bytes, as most files' do.
+// Writes the same experts as a GGUF model, in so many shards, into `directory`; returns its path,
+// or that of the first shard. Its tensors lie at multiples of 32 bytes, as most files' do.
 std::string WriteGgufExperts(const std::string& directory, const MemoryExpertSource& experts,
                              int shards = 1);
 

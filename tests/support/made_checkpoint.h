@@ -1,6 +1,7 @@
 // Tiny checkpoints of every architecture, made from a list of tensors: tests/data/checkpoints.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

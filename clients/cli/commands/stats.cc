@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/console/signals.h"

@@ -1,5 +1,7 @@
 #include "services/conversion/service/request_checks.h"
 
+#include <cstdint>
+
 #include "absl/strings/str_cat.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/rpc/status_codec.h"

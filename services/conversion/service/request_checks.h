@@ -1,6 +1,7 @@
 // The fields of requests that are no job's, checked.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"

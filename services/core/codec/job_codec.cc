@@ -1,5 +1,6 @@
 #include "services/core/codec/job_codec.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 

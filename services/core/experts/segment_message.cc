@@ -22,7 +22,8 @@ static_assert(sizeof(WireHeader) <= 32);
 
 std::string EncodeSegmentMessage(const SegmentMessage& message) {
   const WireHeader header = {kSegmentMagic, static_cast<uint32_t>(message.kind), message.sequence,
-                             message.more ? 1u : 0u, static_cast<uint32_t>(message.segments.size())};
+                             message.more ? 1u : 0u,
+                             static_cast<uint32_t>(message.segments.size())};
   const size_t bytes = message.segments.size() * sizeof(SegmentMessage::Segment);
   std::string encoded(sizeof(header) + bytes, '\0');
   std::memcpy(encoded.data(), &header, sizeof(header));

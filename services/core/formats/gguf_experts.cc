@@ -273,8 +273,9 @@ std::optional<ExpertTensorPlace> PlaceOfExpertTensor(absl::string_view name) {
   return place;
 }
 
-absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
-                                       std::vector<std::string>& missing) {
+absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer,
+                                            int32_t expert_count,
+                                            std::vector<std::string>& missing) {
   return ExpertFinder(model, layer, expert_count, missing).Find();
 }
 

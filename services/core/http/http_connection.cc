@@ -7,6 +7,7 @@
 #include <boost/beast/http/field.hpp>
 #include <boost/beast/http/read.hpp>
 #include <chrono>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/match.h"

@@ -40,13 +40,14 @@ class CollectingServer : public MetricsServer {
   }
 
   absl::Status Listen(const std::string& listen) {
-    ODMOE_ASSIGN_OR_RETURN(
-        server_, HttpServer::Start(
-                     Bounds(listen),
-                     [this](std::shared_ptr<HttpExchange> exchange) { Answer(std::move(exchange)); },
-                     [](int status, const std::string& message) {
-                       return PlainText(status, message + "\n");
-                     }));
+    ODMOE_ASSIGN_OR_RETURN(server_, HttpServer::Start(
+                                        Bounds(listen),
+                                        [this](std::shared_ptr<HttpExchange> exchange) {
+                                          Answer(std::move(exchange));
+                                        },
+                                        [](int status, const std::string& message) {
+                                          return PlainText(status, message + "\n");
+                                        }));
     const std::string& host = server_->host();
     const bool version6 = absl::StrContains(host, ':');
     url_ = absl::StrCat("http://", version6 ? "[" : "", host, version6 ? "]" : "", ":",

@@ -15,7 +15,8 @@ namespace {
 void FillEvenly(absl::Span<const ShareRequest> requests, std::vector<size_t> open, uint64_t rest,
                 std::vector<uint64_t>& shares) {
   while (!open.empty() && rest > 0) {
-    // The lowest rise to the next one's level, or to what one of them can use, or as far as it goes.
+    // The lowest rise to the next one's level, or to what one of them can use, or as far as it
+    // goes.
     uint64_t level = ~uint64_t{0};
     for (size_t i : open) level = std::min(level, shares[i]);
     std::vector<size_t> lowest;

@@ -44,9 +44,12 @@ v1::LayerExperts ToProto(const LayerExperts& layer) {
   *proto.mutable_w1() = TensorToProto(layer.layout.w1);
   *proto.mutable_w2() = TensorToProto(layer.layout.w2);
   *proto.mutable_w3() = TensorToProto(layer.layout.w3);
-  if (layer.layout.w1_bias.bytes > 0) *proto.mutable_w1_bias() = TensorToProto(layer.layout.w1_bias);
-  if (layer.layout.w2_bias.bytes > 0) *proto.mutable_w2_bias() = TensorToProto(layer.layout.w2_bias);
-  if (layer.layout.w3_bias.bytes > 0) *proto.mutable_w3_bias() = TensorToProto(layer.layout.w3_bias);
+  if (layer.layout.w1_bias.bytes > 0)
+    *proto.mutable_w1_bias() = TensorToProto(layer.layout.w1_bias);
+  if (layer.layout.w2_bias.bytes > 0)
+    *proto.mutable_w2_bias() = TensorToProto(layer.layout.w2_bias);
+  if (layer.layout.w3_bias.bytes > 0)
+    *proto.mutable_w3_bias() = TensorToProto(layer.layout.w3_bias);
   proto.set_expert_bytes(static_cast<int64_t>(layer.layout.bytes));
   proto.mutable_xxh3()->Add(layer.xxh3.begin(), layer.xxh3.end());
   return proto;

@@ -190,7 +190,8 @@ absl::StatusOr<std::string> Session::OfferDescriptors() {
 absl::Status Session::Acquire(const v1::AcquireRequest& request) {
   if (client_ == nullptr) return absl::FailedPreconditionError("acquire before attach");
   if (request.request_id() <= 0) return InvalidField("acquire.request_id", "expected above 0");
-  ODMOE_ASSIGN_OR_RETURN(const absl::Duration timeout, TimeoutFromProto("acquire.timeout", request.timeout()));
+  ODMOE_ASSIGN_OR_RETURN(const absl::Duration timeout,
+                         TimeoutFromProto("acquire.timeout", request.timeout()));
   Demand demand;
   ODMOE_ASSIGN_OR_RETURN(demand.experts,
                          ExpertIndices(request.experts(), model_->store->catalog()));

@@ -97,8 +97,9 @@ TEST(HeatMapTest, LayersMayDiffer) {
 TEST(HeatMapTest, WithoutColoursLettersTellDemandsAndResidency) {
   const std::vector<ExpertHeat> heat = {{0, true}, {1, true},  {1000, true}, {0, false},
                                         {1, false}, {1000, false}};
-  EXPECT_THAT(DrawHeatMap(Layers(1, 6), heat, 4, 80, kPlain),
-              ElementsAre("   1 _.@ ,!", "_.:-=+*#%@ resident, ,! not; further right: more demands"));
+  EXPECT_THAT(
+      DrawHeatMap(Layers(1, 6), heat, 4, 80, kPlain),
+      ElementsAre("   1 _.@ ,!", "_.:-=+*#%@ resident, ,! not; further right: more demands"));
   EXPECT_THAT(DrawHeatMap(Layers(1, 6), heat, 4, 8, kPlain), ElementsAre("   1 .@!", "_.:-=+*#"));
   EXPECT_TRUE(DrawHeatMap(Layers(1, 6), heat, 1, 80, kPlain).empty());
   EXPECT_TRUE(DrawHeatMap({}, {}, 9, 80, kPlain).empty());

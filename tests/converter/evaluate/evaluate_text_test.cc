@@ -1,5 +1,6 @@
 #include "converter/evaluate/evaluate_text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>

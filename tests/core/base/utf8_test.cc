@@ -1,5 +1,6 @@
 #include "services/core/base/utf8.h"
 
+#include <cstdint>
 #include <string>
 
 #include "gtest/gtest.h"

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "services/core/formats/gguf_writer.h"
 #include "services/core/formats/json.h"
 

@@ -4,6 +4,7 @@
 #include <random>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/expert_storage/loads/read_scheduler.h"

@@ -1,5 +1,5 @@
-// Another budget while clients of other processes, as the service sees them, have the store's memory
-// mapped.
+// Another budget while clients of other processes, as the service sees them, have the store's
+// memory mapped.
 #include <atomic>
 #include <memory>
 #include <random>

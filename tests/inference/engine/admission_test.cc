@@ -1,3 +1,4 @@
+#include "absl/time/clock.h"
 #include "services/inference/engine/admission.h"
 
 #include <optional>

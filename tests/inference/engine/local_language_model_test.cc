@@ -1,3 +1,4 @@
+#include "absl/time/clock.h"
 #include "services/inference/engine/local_language_model.h"
 
 #include <cmath>
