@@ -1,6 +1,7 @@
 // odmoe-inference: serves a language model whose experts an expert store holds.
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "services/core/experts/no_expert_store.h"
 #include "services/core/formats/model_directory.h"
 #include "services/core/formats/model_path.h"
+#include "services/core/http/metrics_server.h"
 #include "services/core/io/service_process.h"
 #include "services/core/rpc/server.h"
 #include "services/expert_storage/open_expert_store.h"
@@ -40,6 +42,7 @@ struct Flags {
   bool no_prefetch = false;
   int max_waiting = 64;
   int drain_seconds = 30;
+  std::string metrics;
 };
 
 // Requests that run at once; the engine lets in as many as its memory allows.
@@ -132,6 +135,13 @@ absl::Status Serve(const Flags& flags, odmoe::TerminationSignals& signals) {
   server_options.services = {service->grpc_service()};
   server_options.service_names = {odmoe::InferenceService::Name()};
   ODMOE_ASSIGN_OR_RETURN(const auto server, odmoe::RpcServer::Start(server_options));
+  std::unique_ptr<odmoe::MetricsServer> metrics;
+  if (!flags.metrics.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(metrics, odmoe::MetricsServer::Start(flags.metrics, [&service] {
+                             return service->MetricsText();
+                           }));
+    spdlog::info("metrics at {}", metrics->url());
+  }
   service->ObserveReadiness([&server](bool ready) { server->SetServing(ready); });
   ODMOE_RETURN_IF_ERROR(odmoe::AnnounceEndpoint(flags.endpoint_file, server->address()));
 
@@ -187,6 +197,9 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--max-waiting", flags.max_waiting, "requests that may wait; more are refused")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
+  app.add_option("--metrics", flags.metrics,
+                 "serve Prometheus metrics at http://HOST:PORT/metrics (port 0: any free one)")
+      ->type_name("HOST:PORT");
   app.add_option("--drain-seconds", flags.drain_seconds, "patience with open calls at the end")
       ->check(CLI::Range(0, 3600))
       ->capture_default_str();

@@ -1,69 +1,15 @@
 #include "services/expert_storage/service/store_metrics.h"
 
-#include <prometheus/metric_family.h>
-#include <prometheus/text_serializer.h>
-
-#include <filesystem>
-#include <limits>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/core/base/process_memory.h"
+#include "services/core/http/metric_families.h"
 
 namespace odmoe {
 namespace {
 
-using prometheus::ClientMetric;
-using prometheus::MetricFamily;
-using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
-
-constexpr char kPrefix[] = "odmoe_expert_storage_";
-
-// Families in the making: one metric of each for each model and whatever else it differs by.
-class Families {
- public:
-  // Starts a family; Add puts metrics into it.
-  void Begin(MetricType type, const char* name, const char* help) {
-    families_.push_back({absl::StrCat(kPrefix, name), help, type, {}});
-  }
-
-  void Add(Labels labels, double value) {
-    ClientMetric metric;
-    metric.label = std::move(labels);
-    if (families_.back().type == MetricType::Counter) {
-      metric.counter.value = value;
-    } else {
-      metric.gauge.value = value;
-    }
-    families_.back().metric.push_back(std::move(metric));
-  }
-
-  // Every second bucket, so powers of four: enough to see a distribution move. `unit`: what the
-  // histogram's 1 is in the metric's unit.
-  void Add(Labels labels, const LogHistogram& histogram, double unit) {
-    ClientMetric metric;
-    metric.label = std::move(labels);
-    uint64_t below = 0;
-    for (size_t i = 0; i + 1 < LogHistogram::kBuckets; ++i) {
-      below += histogram.counts[i];
-      if (i % 2 != 0) continue;
-      metric.histogram.bucket.push_back(
-          {below, unit * static_cast<double>(LogHistogram::UpperBound(i))});
-    }
-    const uint64_t count = histogram.count();
-    metric.histogram.bucket.push_back({count, std::numeric_limits<double>::infinity()});
-    metric.histogram.sample_count = count;
-    metric.histogram.sample_sum = unit * static_cast<double>(histogram.sum);
-    families_.back().metric.push_back(std::move(metric));
-  }
-
-  std::string Text() const { return prometheus::TextSerializer().Serialize(families_); }
-
- private:
-  std::vector<MetricFamily> families_;
-};
+using Labels = MetricFamilies::Labels;
+using MetricType = MetricFamilies::Type;
 
 Labels Of(const ModelMetrics& model) { return {{"model", model.model}}; }
 Labels Of(const ModelMetrics& model, const char* name, std::string value) {
@@ -104,7 +50,7 @@ constexpr Figure kFigures[] = {
      &StoreStats::prefetch_dropped},
 };
 
-void AddReads(const std::vector<ModelMetrics>& models, Families& families) {
+void AddReads(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto each = [&](auto add) {
     for (const ModelMetrics& model : models) {
       for (size_t i = 0; i < kReadCauses; ++i) {
@@ -124,7 +70,7 @@ void AddReads(const std::vector<ModelMetrics>& models, Families& families) {
   for (const ModelMetrics& m : models) families.Add(Of(m), double(m.telemetry.remote_bytes));
 }
 
-void AddSource(const std::vector<ModelMetrics>& models, Families& families) {
+void AddSource(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto add = [&](MetricType type, const char* name, const char* help,
                        uint64_t SourceStats::*value) {
     families.Begin(type, name, help);
@@ -159,7 +105,7 @@ void AddSource(const std::vector<ModelMetrics>& models, Families& families) {
         &DiskStats::failures);
 }
 
-void AddPrefetch(const std::vector<ModelMetrics>& models, Families& families) {
+void AddPrefetch(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto each = [&](const char* name, const char* help, uint64_t PrefetchTelemetry::*value) {
     families.Begin(MetricType::Counter, name, help);
     for (const ModelMetrics& m : models) {
@@ -177,7 +123,7 @@ void AddPrefetch(const std::vector<ModelMetrics>& models, Families& families) {
        &PrefetchTelemetry::shut_offs);
 }
 
-void AddShadowPolicies(const std::vector<ModelMetrics>& models, Families& families) {
+void AddShadowPolicies(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto each = [&](const char* name, const char* help, uint64_t ShadowPolicyHits::*value) {
     families.Begin(MetricType::Counter, name, help);
     for (const ModelMetrics& model : models) {
@@ -191,7 +137,7 @@ void AddShadowPolicies(const std::vector<ModelMetrics>& models, Families& famili
   each("shadow_policy_hits_total", "Of those, what it would have hit", &ShadowPolicyHits::hits);
 }
 
-void AddQueues(const std::vector<ModelMetrics>& models, Families& families) {
+void AddQueues(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   families.Begin(MetricType::Gauge, "queued_experts", "Experts waiting, by what for");
   for (const ModelMetrics& model : models) {
     const QueueTelemetry& queues = model.telemetry.queues;
@@ -202,7 +148,7 @@ void AddQueues(const std::vector<ModelMetrics>& models, Families& families) {
   }
 }
 
-void AddDistributions(const std::vector<ModelMetrics>& models, Families& families) {
+void AddDistributions(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto add = [&](const char* name, const char* help, LogHistogram StoreTelemetry::*histogram,
                        double unit) {
     families.Begin(MetricType::Histogram, name, help);
@@ -223,7 +169,7 @@ void AddDistributions(const std::vector<ModelMetrics>& models, Families& familie
       &StoreTelemetry::reuse_gap_demands, 1.0);
 }
 
-void AddLayers(const std::vector<ModelMetrics>& models, Families& families) {
+void AddLayers(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto add = [&](MetricType type, const char* name, const char* help,
                        uint64_t LayerTelemetry::*value) {
     families.Begin(type, name, help);
@@ -241,7 +187,7 @@ void AddLayers(const std::vector<ModelMetrics>& models, Families& families) {
       &LayerTelemetry::misses);
 }
 
-void AddTenants(const std::vector<ModelMetrics>& models, Families& families) {
+void AddTenants(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
   const auto add = [&](MetricType type, const char* name, const char* help, auto value) {
     families.Begin(type, name, help);
     for (const ModelMetrics& model : models) {
@@ -269,25 +215,10 @@ void AddTenants(const std::vector<ModelMetrics>& models, Families& families) {
       [](Tenant t) { return double(t.use.stall_ns) * 1e-9; });
 }
 
-// Under the names that Prometheus' own clients use.
-std::string ProcessMetricsText() {
-  std::error_code error;
-  uint64_t descriptors = 0;
-  for (std::filesystem::directory_iterator it("/proc/self/fd", error), end; !error && it != end;
-       it.increment(error)) {
-    ++descriptors;
-  }
-  return absl::StrCat(
-      "# HELP process_resident_memory_bytes Resident memory, the experts' included\n"
-      "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes ", RssBytes(),
-      "\n# HELP process_open_fds Open file descriptors\n# TYPE process_open_fds gauge\n"
-      "process_open_fds ", descriptors, "\n");
-}
-
 }  // namespace
 
 std::string StoreMetricsText(const std::vector<ModelMetrics>& models) {
-  Families families;
+  MetricFamilies families("odmoe_expert_storage_");
   for (const Figure& figure : kFigures) {
     families.Begin(figure.type, figure.name, figure.help);
     for (const ModelMetrics& m : models) families.Add(Of(m), double(m.stats.*figure.value));

@@ -10,8 +10,10 @@
 #include "services/core/base/process_memory.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/thread_pool.h"
+#include "services/core/http/metric_families.h"
 #include "services/core/rpc/serve_unary.h"
 #include "services/core/rpc/server_stream.h"
+#include "services/inference/service/inference_metrics.h"
 #include "services/inference/service/model_host.h"
 #include "services/inference/service/proto_convert.h"
 #include "services/inference/service/request_counters.h"
@@ -82,6 +84,10 @@ class Service final : public InferenceService, public v1::InferenceService::Call
     ReportReadiness();
   }
 
+  std::string MetricsText() const override {
+    return InferenceMetricsText(counters_.Totals(), host_.Info()) + ProcessMetricsText();
+  }
+
   void StopAdmission() override {
     stopped_ = true;
     ReportReadiness();
@@ -130,22 +136,26 @@ class Service final : public InferenceService, public v1::InferenceService::Call
   // A call too many is refused at once, on a thread that no running call holds.
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    const bool admitted = counters_.Admit();
+    const bool admitted = counters_.Admit(RequestKind::kGenerate);
     return ServeStream<v1::GenerateResponse>(
         context, admitted ? model_threads_ : quick_threads_,
         [=, this](StreamWriter<v1::GenerateResponse>& out) {
-          return admitted ? Logged("Generate", Continue(*request, out)) : TooManyCalls();
+          if (!admitted) return TooManyCalls();
+          RequestCounters::Request counted(counters_, RequestKind::kGenerate);
+          return counted.End(Logged("Generate", Continue(*request, counted, out)));
         });
   }
 
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
                                   const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override {
-    const bool admitted = counters_.Admit();
+    const bool admitted = counters_.Admit(RequestKind::kScore);
     return ServeUnary(context, admitted ? model_threads_ : quick_threads_,
                       [=, this](const ServerCall& call) {
-                        return admitted ? Logged("Score", Rate(*request, call, *response))
-                                        : TooManyCalls();
+                        if (!admitted) return TooManyCalls();
+                        RequestCounters::Request counted(counters_, RequestKind::kScore);
+                        return counted.End(
+                            Logged("Score", Rate(*request, call, counted, *response)));
                       });
   }
 
@@ -204,9 +214,8 @@ class Service final : public InferenceService, public v1::InferenceService::Call
     return absl::OkStatus();
   }
 
-  absl::Status Continue(const v1::GenerateRequest& message,
+  absl::Status Continue(const v1::GenerateRequest& message, RequestCounters::Request& counted,
                         StreamWriter<v1::GenerateResponse>& out) {
-    RequestCounters::Request counted(counters_);
     ODMOE_RETURN_IF_ERROR(CheckAdmission());
     ODMOE_ASSIGN_OR_RETURN(const ModelHost::Use use, host_.Get(message.model()));
     ODMOE_ASSIGN_OR_RETURN(const GenerateRequest request, FromProto(message, use.info()));
@@ -219,22 +228,21 @@ class Service final : public InferenceService, public v1::InferenceService::Call
                              *response.mutable_token() = ToProto(event);
                              return out.Write(response);
                            }));
-    counted.AddCost(summary.prompt_tokens, summary.experts);
+    counted.AddCost(summary.prompt_tokens, summary.timings, summary.experts);
     *response.mutable_summary() = ToProto(summary);
     if (!out.Write(response)) return absl::CancelledError("the client has left");
     return absl::OkStatus();
   }
 
   absl::Status Rate(const v1::ScoreRequest& message, const ServerCall& server_call,
-                    v1::ScoreResponse& response) {
-    RequestCounters::Request counted(counters_);
+                    RequestCounters::Request& counted, v1::ScoreResponse& response) {
     ODMOE_RETURN_IF_ERROR(CheckAdmission());
     ODMOE_ASSIGN_OR_RETURN(const ModelHost::Use use, host_.Get(message.model()));
     ODMOE_ASSIGN_OR_RETURN(const ScoreRequest request, FromProto(message, use.info()));
     CallOptions call = CallOptionsOf(server_call);
     call.on_started = [&] { counted.Start(); };
     ODMOE_ASSIGN_OR_RETURN(const ScoreResult result, use.model().Score(request, call));
-    counted.AddCost(static_cast<int64_t>(result.tokens.size()), result.expert_use);
+    counted.AddCost(static_cast<int64_t>(result.tokens.size()), result.timings, result.expert_use);
     response = ToProto(result);
     const size_t bytes = response.ByteSizeLong();
     if (bytes <= kMaxScoreBytes) return absl::OkStatus();

@@ -46,6 +46,10 @@ class InferenceService {
   // loaded and admission has not stopped. One observer, until the service's end or a null one.
   virtual void ObserveReadiness(std::function<void(bool)> observer) = 0;
 
+  // What the service counts and of which model, and this process' own figures, as Prometheus
+  // collects them (inference_metrics.h).
+  virtual std::string MetricsText() const = 0;
+
   // From now on Generate, Score and LoadModel are refused with UNAVAILABLE; those under way go on.
   virtual void StopAdmission() = 0;
 };

@@ -134,4 +134,10 @@ bool ModelHost::loaded() const {
   return loaded_ != nullptr;
 }
 
+std::optional<ModelInfo> ModelHost::Info() const {
+  absl::MutexLock lock(&mutex_);
+  if (loaded_ == nullptr) return std::nullopt;
+  return loaded_->info;
+}
+
 }  // namespace odmoe

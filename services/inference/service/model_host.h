@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -62,6 +63,8 @@ class ModelHost {
   absl::StatusOr<Use> Get(const std::string& name);
 
   bool loaded() const;
+  // Of the loaded model; nothing where there is none.
+  std::optional<ModelInfo> Info() const;
   // Called outside of locks after each load and unload. Set before the first.
   void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 

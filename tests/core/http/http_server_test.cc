@@ -8,10 +8,15 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "services/core/http/metric_families.h"
+#include "services/core/http/metrics_server.h"
 #include "tests/support/http_client.h"
+#include "tests/support/metrics_text.h"
 
 namespace odmoe {
 namespace {
@@ -390,6 +395,39 @@ TEST_F(HttpServerTest, RefusesBadAddresses) {
   }
   Start();
   EXPECT_EQ(start(absl::StrCat("127.0.0.1:", server_->port())), absl::StatusCode::kUnavailable);
+}
+
+TEST(MetricsServerTest, ServesWhatIsCollectedAndNothingElse) {
+  int collected = 0;
+  const auto server = MetricsServer::Start("127.0.0.1:0", [&] {
+    MetricFamilies families("test_");
+    families.Begin(MetricFamilies::Type::Counter, "things_total", "Things");
+    families.Add({{"name", "a\"b\xff"}}, ++collected);
+    LogHistogram histogram;
+    for (const uint64_t us : {1, 3, 1000}) histogram.Add(us);
+    families.Begin(MetricFamilies::Type::Histogram, "wait_seconds", "Waits");
+    families.Add({}, histogram, 1e-6, /*every=*/1);
+    return families.Text() + ProcessMetricsText();
+  });
+  ASSERT_TRUE(server.ok()) << server.status();
+  FetchMetrics((*server)->url());
+  const std::string text = FetchMetrics((*server)->url());
+  ExpectMetricsText(text);
+  for (const char* line :
+       {"test_things_total{name=\"a\\\"b\uFFFD\"} 2", "test_wait_seconds_bucket{le=\"2e-06\"} 1",
+        "test_wait_seconds_bucket{le=\"4e-06\"} 2", "test_wait_seconds_bucket{le=\"+Inf\"} 3",
+        "test_wait_seconds_count 3", "test_wait_seconds_sum 0.001004"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("\n", line, "\n")));
+  }
+  for (const char* name : {"open_fds", "resident_memory_bytes", "start_time_seconds"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("\nprocess_", name, " ")));
+  }
+  int port = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(
+      absl::StripSuffix(absl::StripPrefix((*server)->url(), "http://127.0.0.1:"), "/metrics"),
+      &port));
+  EXPECT_EQ(HttpFetch(port, "GET", "/")->status, 404);
+  EXPECT_EQ(HttpFetch(port, "POST", "/metrics")->status, 405);
 }
 
 }  // namespace

@@ -1,15 +1,11 @@
 // Stats, WatchStats and metrics of a service.
 #include <atomic>
 #include <memory>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "clients/cpp/expert_storage_admin.h"
@@ -21,7 +17,7 @@
 #include "services/expert_storage/service/store_metrics.h"
 #include "tests/support/expert_directory.h"
 #include "tests/support/expert_storage_server.h"
-#include "tests/support/http_client.h"
+#include "tests/support/metrics_text.h"
 
 namespace odmoe {
 namespace {
@@ -169,50 +165,23 @@ TEST_F(StatsTest, AReaderThatDoesNotReadHoldsUpNobody) {
   slow.join();
 }
 
-// Every line is a comment or "name{labels} number"; each family is described once.
-void ExpectExposition(const std::string& text) {
-  std::vector<std::string> families;
-  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    if (absl::ConsumePrefix(&line, "# TYPE ")) {
-      families.emplace_back(line.substr(0, line.find(' ')));
-    } else if (line[0] != '#') {
-      double value = 0.0;
-      EXPECT_TRUE(absl::SimpleAtod(line.substr(line.rfind(' ') + 1), &value)) << line;
-      EXPECT_EQ(line.substr(0, families.back().size()), families.back());
-    }
-  }
-  const std::set<std::string> distinct(families.begin(), families.end());
-  EXPECT_EQ(distinct.size(), families.size());
-}
-
 TEST_F(StatsTest, MetricsAreServedAsPrometheusReadsThem) {
   OpenTheModel();
   Demand({{0, 1}, {0, 2}});
   const auto metrics = MetricsServer::Start("127.0.0.1:0", [this] {
                          return CollectStoreMetrics(server_.models);
                        }).value();
-  int port = 0;
-  ASSERT_TRUE(absl::SimpleAtoi(
-      metrics->url().substr(17, metrics->url().rfind('/') - 17), &port)) << metrics->url();
-  const auto client = HttpClient::Connect(port);
-  ASSERT_TRUE(client->Request("GET", "/metrics"));
-  const HttpReply reply = client->ReadReply().value();
-  EXPECT_EQ(reply.status, 200);
-  EXPECT_EQ(reply.headers.at("content-type"), kMetricsContentType);
-  ExpectExposition(reply.body);
+  const std::string text = FetchMetrics(metrics->url());
+  ExpectMetricsText(text);
   for (const char* line : {"misses_total{model=\"model\"} 2", "slots{model=\"model\"} 8",
                            "reads_total{model=\"model\",cause=\"demand\"} 2",
                            "layer_misses_total{model=\"model\",layer=\"0\"} 2",
                            "tenant_misses_total{model=\"model\",tenant=\"default\"} 2",
                            "stall_seconds_count{model=\"model\"} 2",
                            "stall_seconds_bucket{model=\"model\",le=\"+Inf\"} 2"}) {
-    EXPECT_THAT(reply.body, HasSubstr(absl::StrCat("\nodmoe_expert_storage_", line, "\n")));
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("\nodmoe_expert_storage_", line, "\n")));
   }
-  EXPECT_THAT(reply.body, HasSubstr("\nprocess_open_fds "));
-  ASSERT_TRUE(client->Request("GET", "/"));
-  EXPECT_EQ(client->ReadReply()->status, 404);
-  ASSERT_TRUE(client->Request("POST", "/metrics"));
-  EXPECT_EQ(client->ReadReply()->status, 405);
+  EXPECT_THAT(text, HasSubstr("\nprocess_open_fds "));
 }
 
 TEST(StoreMetricsTest, AHistogramsBucketsAddUp) {
@@ -220,7 +189,7 @@ TEST(StoreMetricsTest, AHistogramsBucketsAddUp) {
   model.model = "a\"b\\c";
   for (const uint64_t us : {1, 3, 4, 1000}) model.telemetry.stall_us.Add(us);
   const std::string text = StoreMetricsText({model});
-  ExpectExposition(text);
+  ExpectMetricsText(text);
   for (const char* line : {"stall_seconds_bucket{model=\"a\\\"b\\\\c\",le=\"1e-06\"} 1\n",
                            "le=\"4e-06\"} 3\n", "le=\"0.001024\"} 4\n", "le=\"+Inf\"} 4\n",
                            "stall_seconds_sum{model=\"a\\\"b\\\\c\"} 0.001008\n"}) {

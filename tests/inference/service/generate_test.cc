@@ -4,6 +4,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -12,11 +13,13 @@
 #include "gtest/gtest.h"
 #include "tests/inference/fake/alphabet_model.h"
 #include "tests/inference/fake/inference_server.h"
+#include "tests/support/metrics_text.h"
 
 namespace odmoe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 const absl::Duration kPatience = absl::Seconds(60);
 
@@ -162,6 +165,39 @@ TEST_F(GenerateTest, CountersAddUp) {
   EXPECT_GT(stats.uptime, absl::ZeroDuration());
 }
 
+TEST_F(GenerateTest, MetricsTellRequestsByTheirEndAndHowLongTheyTook) {
+  Serve([](AlphabetModel&) {}, /*max_calls=*/1);
+  ASSERT_TRUE(model_->Generate(Request(5), {}, GoOn).ok());
+  AwaitEnded(1);
+  ScoreRequest score;
+  score.prompt.text = "abcd";
+  ASSERT_TRUE(model_->Score(score, {}).ok());
+  AwaitEnded(2);
+  GenerateRequest bad = Request(5);
+  bad.max_tokens = 65;
+  EXPECT_FALSE(model_->Generate(bad, {}, GoOn).ok());
+  AwaitEnded(3);
+  const std::string text = server_->service().MetricsText();
+  ExpectMetricsText(text);
+  for (const char* line :
+       {"model_info{model=\"alphabet\",architecture=\"alphabet\",digest=\"0123abcd\"} 1",
+        "num_requests_running 0", "num_requests_waiting 0",
+        "requests_total{method=\"generate\",code=\"OK\"} 1",
+        "requests_total{method=\"generate\",code=\"INVALID_ARGUMENT\"} 1",
+        "requests_total{method=\"score\",code=\"OK\"} 1", "prompt_tokens_total 5",
+        "generation_tokens_total 5", "expert_hits_total 10", "expert_misses_total 3",
+        "experts_predicted_right_total 2", "time_to_first_token_seconds_count 1",
+        "inter_token_latency_seconds_count 4", "e2e_request_latency_seconds_count 2",
+        "request_queue_time_seconds_count 2", "request_prefill_time_seconds_count 2",
+        "request_decode_time_seconds_count 1",
+        "request_expert_stall_seconds_bucket{le=\"+Inf\"} 2"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("\nodmoe_inference_", line, "\n")));
+  }
+  EXPECT_THAT(text, HasSubstr("\nprocess_open_fds "));
+  ASSERT_TRUE(UnloadModel(server_->endpoint(), "").ok());
+  EXPECT_THAT(server_->service().MetricsText(), Not(HasSubstr("model_info{")));
+}
+
 TEST_F(GenerateTest, GaugesTellWaitingFromRunning) {
   absl::Notification queued, let_start, started, let_end;
   Serve([&](AlphabetModel& model) {
@@ -223,6 +259,8 @@ TEST_F(GenerateTest, CallTooManyIsRefusedAtOnceAndOthersAreServed) {
   EXPECT_EQ(model_->Score(score, {}).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(model_->Tokenize("abc", {}).ok());
   EXPECT_EQ(Stats().requests_running, 2);
+  EXPECT_THAT(server_->service().MetricsText(),
+              HasSubstr("requests_total{method=\"score\",code=\"RESOURCE_EXHAUSTED\"} 1\n"));
   let_end.Notify();
   for (std::thread& caller : callers) caller.join();
   AwaitEnded(2);

@@ -8,6 +8,7 @@
 #include "clients/cpp/remote_language_model.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/support/metrics_text.h"
 #include "tests/support/subprocess.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_kimi.h"
@@ -43,12 +44,18 @@ TEST_F(ProgramTest, AnnouncesItselfAnswersWithoutAModelAndDrainsOnASignal) {
   const std::string nobody = absl::StrCat("unix:", directory_ / "nobody.sock");
   auto process = Subprocess::Start(
       Program({"--root", directory_.path(), "--root", TinyKimiDirectory("bf16"), "--expert-store",
-               nobody, "--endpoint-file", directory_ / "endpoint"}));
+               nobody, "--endpoint-file", directory_ / "endpoint", "--metrics", "127.0.0.1:0"}));
   ASSERT_TRUE(process.ok()) << process.status();
   const auto line = (*process)->WaitForLine("listening on ", kPatience);
   ASSERT_TRUE(line.ok()) << line.status();
   const std::string endpoint = line->substr(std::string("listening on ").size());
   EXPECT_EQ(ReadFileOrDie(directory_ / "endpoint"), endpoint + "\n");
+
+  const auto metrics = (*process)->WaitForLine("metrics at ", kPatience);
+  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  const std::string text = FetchMetrics(metrics->substr(metrics->find("http://")));
+  ExpectMetricsText(text);
+  EXPECT_THAT(text, HasSubstr("\nodmoe_inference_num_requests_running 0\n"));
 
   const auto stats = GetInferenceStats(endpoint);
   ASSERT_TRUE(stats.ok()) << stats.status();
@@ -79,6 +86,9 @@ TEST_F(ProgramTest, WhatCannotStartFailsWithAReason) {
               HasSubstr("none"));
   EXPECT_THAT(
       Failure({"--root", directory_.path(), "--expert-store", "a:1", "--listen", "nowhere"}, 1),
+      HasSubstr("nowhere"));
+  EXPECT_THAT(
+      Failure({"--root", directory_.path(), "--expert-store", "a:1", "--metrics", "nowhere"}, 1),
       HasSubstr("nowhere"));
   EXPECT_THAT(Failure({"--root", directory_.path(), "--expert-store", "a:1", "--model", "/etc"}, 1),
               HasSubstr("PERMISSION_DENIED"));
