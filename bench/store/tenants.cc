@@ -5,7 +5,8 @@
 //   store_tenants hang DIRECTORY         alone; while reads of other experts hang
 //
 // The quiet tenant is the caller in this process: token after token, 8 experts of each layer, with
-// a heavy head. The thrasher asks for whatever comes, as much as one client may.
+// a heavy head. The thrasher asks for whatever comes, as much as one client may. A row takes
+// --seconds and the opening of a store: less than a minute in all.
 #include <algorithm>
 #include <atomic>
 #include <iostream>
@@ -33,7 +34,7 @@ constexpr int32_t kUsed = 8;
 
 struct BenchFlags {
   std::string directory;
-  int tokens = 200;
+  double seconds = 8.0;
   std::string budget = "25%";
   int hung = 3;
 };
@@ -116,34 +117,57 @@ class Thrasher {
   std::thread thread_;
 };
 
-// Tokens of the quiet tenant; prints a row.
-absl::Status QuietTenant(CachingExpertStore& store, int tokens, const std::string& name) {
-  std::mt19937 random(11);
-  std::geometric_distribution<int32_t> popularity(0.1);
-  std::vector<int64_t> layer_ns;
-  uint64_t hits = 0;
-  uint64_t asked = 0;
-  for (int token = -tokens / 4; token < tokens; ++token) {
-    for (int32_t layer = 0; layer < kLayers; ++layer) {
-      std::vector<ExpertId> ids;
-      while (ids.size() < kUsed) {
-        const ExpertId id = {layer, (popularity(random) + 7 * layer) % kExpertsPerLayer};
-        if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
-      }
-      const absl::Time start = absl::Now();
-      ODMOE_ASSIGN_OR_RETURN(const auto batch, store.Acquire(ids, start + absl::Minutes(1)));
-      for (size_t i = 0; i < ids.size(); ++i) ODMOE_RETURN_IF_ERROR(batch->Wait(i).status());
-      if (token < 0) continue;  // warming up
-      layer_ns.push_back(absl::ToInt64Nanoseconds(absl::Now() - start));
-      hits += batch->hits();
-      asked += ids.size();
+// Token after token, 8 experts of each layer.
+class QuietTenant {
+ public:
+  explicit QuietTenant(CachingExpertStore& store) : store_(store) {}
+
+  // For so long; what it measured before is forgotten.
+  absl::Status Run(double seconds) {
+    layer_ns_.clear();
+    hits_ = 0;
+    for (const absl::Time end = absl::Now() + absl::Seconds(seconds); absl::Now() < end;) {
+      for (int32_t layer = 0; layer < kLayers; ++layer) ODMOE_RETURN_IF_ERROR(RunLayer(layer));
     }
+    return absl::OkStatus();
   }
-  std::cout << absl::StrFormat("%-34s hits %5.1f %%, a layer: %s\n", name,
-                               100.0 * static_cast<double>(hits) / static_cast<double>(asked),
-                               Percentiles(layer_ns));
-  return absl::OkStatus();
-}
+
+  // A row of what it measured; its p99, compared with that of a run before if there is one.
+  int64_t Print(const std::string& name, int64_t p99_before) {
+    const double asked = static_cast<double>(layer_ns_.size() * kUsed);
+    const std::string percentiles = Percentiles(layer_ns_);
+    const int64_t p99 = layer_ns_[layer_ns_.size() * 99 / 100];
+    std::cout << absl::StrFormat("%-32s hits %5.1f %%, a layer: %s", name,
+                                 100.0 * static_cast<double>(hits_) / asked, percentiles);
+    if (p99_before > 0) {
+      std::cout << absl::StrFormat("; p99 %.2f x", static_cast<double>(p99) /
+                                                       static_cast<double>(p99_before));
+    }
+    std::cout << std::endl;
+    return p99;
+  }
+
+ private:
+  absl::Status RunLayer(int32_t layer) {
+    std::vector<ExpertId> ids;
+    while (ids.size() < kUsed) {
+      const ExpertId id = {layer, (popularity_(random_) + 7 * layer) % kExpertsPerLayer};
+      if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+    }
+    const absl::Time start = absl::Now();
+    ODMOE_ASSIGN_OR_RETURN(const auto batch, store_.Acquire(ids, start + absl::Minutes(1)));
+    for (size_t i = 0; i < ids.size(); ++i) ODMOE_RETURN_IF_ERROR(batch->Wait(i).status());
+    layer_ns_.push_back(absl::ToInt64Nanoseconds(absl::Now() - start));
+    hits_ += batch->hits();
+    return absl::OkStatus();
+  }
+
+  CachingExpertStore& store_;
+  std::mt19937 random_{11};
+  std::geometric_distribution<int32_t> popularity_{0.1};
+  std::vector<int64_t> layer_ns_;
+  uint64_t hits_ = 0;
+};
 
 absl::Status Thrash(const BenchFlags& flags) {
   struct Setting {
@@ -159,20 +183,29 @@ absl::Status Thrash(const BenchFlags& flags) {
       {"thrasher with cache=20%", true, {"thrash:cache=20%"}},
       {"thrasher with both", true, {"thrash:cache=20%:disk=0.25"}},
   };
+  int64_t alone = 0;
   for (const Setting& setting : settings) {
     ODMOE_ASSIGN_OR_RETURN(const auto store, OpenBenchStore(flags, setting.tenants, nullptr));
+    QuietTenant quiet(*store);
+    ODMOE_RETURN_IF_ERROR(quiet.Run(flags.seconds / 4));
     std::unique_ptr<Thrasher> thrasher;
     if (setting.thrasher) thrasher = std::make_unique<Thrasher>(*store, "thrash");
-    ODMOE_RETURN_IF_ERROR(QuietTenant(*store, flags.tokens, setting.name));
+    ODMOE_RETURN_IF_ERROR(quiet.Run(flags.seconds / 4));  // until the cache is what it comes to
+    ODMOE_RETURN_IF_ERROR(quiet.Run(flags.seconds / 2));
+    const int64_t p99 = quiet.Print(setting.name, alone);
+    if (!setting.thrasher) alone = p99;
   }
   return absl::OkStatus();
 }
 
 absl::Status Hang(const BenchFlags& flags) {
+  int64_t healthy = 0;
   for (const int hung : {0, flags.hung, 0, flags.hung}) {
     auto faults = std::make_shared<ReadFaults>();
     ODMOE_ASSIGN_OR_RETURN(const auto store, OpenBenchStore(flags, {}, faults));
     const auto client = store->AttachClient("meets the bad spots", "").value();
+    QuietTenant quiet(*store);
+    ODMOE_RETURN_IF_ERROR(quiet.Run(flags.seconds / 4));
     Demand demand;
     demand.client = client;
     demand.deadline = absl::Now() + absl::Milliseconds(500);
@@ -184,8 +217,11 @@ absl::Status Hang(const BenchFlags& flags) {
       demand.experts.push_back(store->catalog().IndexOf(id));
     }
     if (hung > 0) store->Serve(std::move(demand));
-    ODMOE_RETURN_IF_ERROR(QuietTenant(*store, flags.tokens,
-                                      absl::StrFormat("%d reads hang", hung)));
+    // From the moment on, so with the time that the store takes to see that they hang.
+    ODMOE_RETURN_IF_ERROR(quiet.Run(flags.seconds * 3 / 4));
+    const int64_t p99 = quiet.Print(absl::StrFormat("%d reads hang", hung),
+                                    hung > 0 ? healthy : 0);
+    if (hung == 0) healthy = p99;
     faults->Release();
     store->EndSession(client);
   }
@@ -199,9 +235,9 @@ int Main(int argc, char** argv) {
   const auto add = [&](const char* name, const char* help) {
     CLI::App* command = app.add_subcommand(name, help);
     command->add_option("directory", flags.directory, "Model of random experts")->required();
-    command->add_option("--tokens", flags.tokens, "Tokens of the quiet tenant");
-    command->add_option("--budget", flags.budget, "Memory for experts");
-    command->add_option("--hung", flags.hung, "Reads that hang");
+    command->add_option("--seconds", flags.seconds, "Of each row")->capture_default_str();
+    command->add_option("--budget", flags.budget, "Memory for experts")->capture_default_str();
+    command->add_option("--hung", flags.hung, "Reads that hang")->capture_default_str();
     return command;
   };
   CLI::App* write = add("write", "Write the model");
