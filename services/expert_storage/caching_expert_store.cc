@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
+#include "services/core/experts/residency_protocol.h"
 
 namespace odmoe {
 namespace {
@@ -17,14 +18,13 @@ constexpr size_t kHashThreads = 2;
 // Prefetched experts whose outcome is known when prefetching is judged: enough that one layer's
 // luck does not decide.
 constexpr uint64_t kJudgedExperts = 64;
+// Wishes that may be queued: twice the slots, between these.
+constexpr size_t kLeastWishes = 64;
+constexpr size_t kMostWishes = 4096;
 
 // A layer's demand is read in one turn of its tenant.
 uint64_t TurnBytes(const ExpertCatalog& catalog, uint64_t demand) {
   return std::max<uint64_t>(1, demand) * catalog.max_expert_bytes();
-}
-
-size_t PrefetchCapacity(uint64_t slot_count) {
-  return std::clamp<size_t>(2 * slot_count, 64, 4096);
 }
 
 // The whole budget, checked before the first page is touched.
@@ -112,20 +112,21 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       demand_(options.demand),
       client_patience_(options.client_patience),
       budget_bytes_(options.budget_bytes),
-      max_hung_(arena->slot_count() / 4),
       source_(std::move(source)),
       arena_(std::move(arena)),
       table_region_(std::move(table_region)),
       table_(table),
       tenants_(std::move(options.tenants)),
+      disk_(options.shared_disks == nullptr
+                ? nullptr
+                : options.shared_disks->Join(std::move(options.disks), tenants_.disk_shares())),
       recorder_(source_->catalog()),
       working_set_(table, MakeEvictionPolicy(options.policy, PolicyLayers::Of(source_->catalog(),
                                                                             options.demand))),
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),
-      under_way_({source_->desired_bytes_under_way(),
-                  std::max<size_t>(1, arena_->slot_count() / 4), options.stalled_after}),
+      under_way_({source_->desired_bytes_under_way(), /*max_stalled=*/1, options.stalled_after}),
       judge_(kJudgedExperts * source_->catalog().max_expert_bytes()),
-      prefetches_(PrefetchCapacity(arena_->slot_count())),
+      prefetches_(kLeastWishes),
       pool_(std::make_unique<ThreadPool>(kHashThreads)) {
   layer_of_.reserve(catalog().expert_count());
   for (size_t layer = 0; layer < catalog().layers().size(); ++layer) {
@@ -151,6 +152,7 @@ CachingExpertStore::~CachingExpertStore() {
     stopping_ = true;
     look_now_.Signal();
     under_way_.CancelAll();
+    if (disk_ != nullptr) disk_->SetDemanding(0);
   }
   watch_.join();
   {
@@ -184,6 +186,14 @@ absl::StatusOr<std::vector<uint64_t>> CachingExpertStore::QuotaSlots(uint64_t bu
   return quotas;
 }
 
+void CachingExpertStore::FollowSlots() {
+  const uint64_t slots = working_set_.slots().in_circulation();
+  under_way_.set_max_stalled(QuarterOf(slots));
+  counters_.prefetch_dropped +=
+      prefetches_.SetCapacity(std::clamp<size_t>(2 * slots, kLeastWishes, kMostWishes));
+  for (const auto& client : clients_.all()) SetSlotLimit(*client);
+}
+
 void CachingExpertStore::SetQuotas(const std::vector<uint64_t>& slots) {
   for (size_t tenant = 0; tenant < slots.size(); ++tenant) {
     working_set_.SetQuota(static_cast<int32_t>(tenant), slots[tenant]);
@@ -208,6 +218,7 @@ absl::Status CachingExpertStore::AddOwnClients(const std::vector<uint64_t>& quot
   segments_ = arena_->segments();
   for (const Arena::Segment& segment : segments_) Circulate(segment);
   SetMaxBatch(working_set_.slots().in_circulation());
+  FollowSlots();
   return absl::OkStatus();
 }
 
@@ -261,9 +272,25 @@ void CachingExpertStore::Prefetch(absl::Span<const ExpertId> ids) {
 
 absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   const uint64_t found_by_source = source_->Stats().checksum_failures;  // it has a lock of its own
-  absl::MutexLock lock(&mutex_);
-  TakeAllAccesses();
-  StoreStats stats = counters_;
+  StoreStats stats;
+  std::vector<PinPage> pages;
+  std::vector<std::shared_ptr<StoreClient>> clients;  // whose pages they are
+  {
+    absl::MutexLock lock(&mutex_);
+    TakeAllAccesses();
+    FillStats(stats);
+    pages.assign(clients_.pages().begin(), clients_.pages().end());
+    clients.assign(clients_.all().begin(), clients_.all().end());
+  }
+  stats.checksum_failures += found_by_source;
+  for (uint32_t slot = 0; slot < arena_->shape().slot_limit(); ++slot) {
+    stats.pinned_experts += AnyPins(pages, slot) ? 1 : 0;
+  }
+  return stats;
+}
+
+void CachingExpertStore::FillStats(StoreStats& stats) const {
+  stats = counters_;
   stats.budget_bytes = budget_bytes_;
   stats.slot_bytes = arena_->shape().slot_bytes;
   stats.slot_count = working_set_.slots().in_circulation();
@@ -271,19 +298,16 @@ absl::StatusOr<StoreStats> CachingExpertStore::Stats() {
   stats.locked_bytes = grants_.locked_bytes;
   stats.resident_experts = working_set_.resident();
   stats.resident_bytes = stats.resident_experts * stats.slot_bytes;
-  stats.pinned_experts = working_set_.CountPinned(clients_.pages());
   for (const auto& client : clients_.all()) {
     stats.clients += client->open && client->kind == StoreClient::Kind::kSession ? 1 : 0;
   }
   const UseCounters use = clients_.UseOfAll();
   stats.hits = use.hits;
   stats.stall_ns = use.stall_ns;
-  stats.checksum_failures += found_by_source;
   const WorkingSet::Counters& counters = working_set_.counters();
   stats.evictions = counters.evictions;
   stats.prefetch_useful += counters.prefetch_useful;
   stats.prefetch_wasted = counters.prefetch_wasted;
-  return stats;
 }
 
 absl::Status CachingExpertStore::Overdue(int64_t expert) const {

@@ -24,9 +24,14 @@
 // A client of another process is served only while it holds less than max_batch() slots, whatever
 // has been sent to it and not read counting too, and three quarters of all slots where it waits for
 // nothing else: so one that has stalled leaves the others room. What it pins without a call, in its
-// own page, counts but cannot be refused.
+// own page, counts: its library asks for hits too once it holds three quarters. One that does not,
+// and pins more while others wait for slots, has its session ended and its pins dropped.
+//
+// Time under the lock does not grow with the slots, the experts or what clients have left unread:
+// accesses are taken some hundred at a time, and what takes longer is done on a copy.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -49,11 +54,12 @@
 #include "services/core/experts/pinned_batch.h"
 #include "services/expert_storage/arena/arena.h"
 #include "services/expert_storage/arena/resize_plan.h"
+#include "services/expert_storage/caching_store_options.h"
 #include "services/expert_storage/client_registry.h"
 #include "services/expert_storage/loads/expert_load.h"
 #include "services/expert_storage/loads/read_scheduler.h"
 #include "services/expert_storage/loads/reads_under_way.h"
-#include "services/expert_storage/policy/make_policy.h"
+#include "services/expert_storage/loads/shared_disks.h"
 #include "services/expert_storage/prefetch/prefetch_judge.h"
 #include "services/expert_storage/prefetch/prefetch_queue.h"
 #include "services/expert_storage/restart/working_set_file.h"
@@ -65,24 +71,7 @@ namespace odmoe {
 
 class CachingExpertStore final : public ExpertStore, private BatchOwner {
  public:
-  struct Options {
-    uint64_t budget_bytes = 0;  // of which whole slots are used
-    uint64_t demand = 1;        // experts of a layer that one token asks for
-    bool prefetch = true;
-    bool shareable = false;                  // memory lies in memfds, for other processes
-    HugePages huge_pages = HugePages::kAuto;
-    bool lock_memory = false;                // where the system allows it
-    uint32_t segment_slots = 0;              // of the arena; 0: chosen
-    // How long a client's process may take to map or unmap segments when the budget changes:
-    // milliseconds a gigabyte, and what the scheduler needs.
-    absl::Duration client_patience = absl::Seconds(10);
-    // Told while the arena is populated, which takes a second for some gigabytes.
-    std::function<void(uint64_t bytes, uint64_t of_bytes)> populated;
-    PolicyKind policy = PolicyKind::kDefault;
-    bool shadow_policies = false;  // the other policies follow, to tell what they would have hit
-    TenantTable tenants;
-    absl::Duration stalled_after;  // ReadsUnderWay::Options::stalled_after
-  };
+  using Options = CachingStoreOptions;
 
   // INVALID_ARGUMENT: a model without experts. RESOURCE_EXHAUSTED: a budget below one slot, a
   // tenant's quota below one layer's demand, or no memory. FAILED_PRECONDITION: huge pages always,
@@ -147,8 +136,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   absl::StatusOr<std::shared_ptr<StoreClient>> AttachClient(std::string name,
                                                             absl::string_view tenant = "");
   // The client's process is about to map its page, and is told by `channel` of the segments there
-  // are, now and later. False: its session has ended, or it is gone. Null: a client in this process,
-  // for which segments come and go by themselves.
+  // are, now and later. False: its session has ended, or it is gone. Null channel: a client in this
+  // process, for which segments come and go by themselves.
   bool BeginMapping(const std::shared_ptr<StoreClient>& client,
                     std::shared_ptr<SegmentChannel> channel = nullptr);
   // The process has no mapping any more.
@@ -192,7 +181,10 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   absl::Span<std::byte> SegmentBytes(const Arena::Segment& segment) const;
   // A segment whose slots may be filled from now on.
   void Circulate(const Arena::Segment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static constexpr uint64_t QuarterOf(uint64_t slots) { return std::max<uint64_t>(1, slots / 4); }
   void SetMaxBatch(uint64_t slots);
+  // What depends on the number of slots in circulation, which has changed.
+  void FollowSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<SegmentUse> SegmentUses() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ResizeTo(uint64_t budget_bytes, absl::Time deadline)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(resize_mutex_);
@@ -216,8 +208,15 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   absl::StatusOr<std::shared_ptr<StoreClient>> MakeClient(std::string name, int32_t tenant)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireIfGone(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TakeAccesses(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of those that are due; how many.
+  uint64_t TakeAccesses(StoreClient& client, uint64_t most) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of all clients, what they have accessed until now; the watch takes what is too much at once.
   void TakeAllAccesses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeDueAccesses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Tells a client how many slots it may hold.
+  void SetSlotLimit(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ends the sessions of clients that pin more than they were ever allowed to.
+  void EndOverholders() ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteDemand(StoreClient& client, int64_t expert, bool missed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -228,9 +227,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   uint64_t PinCap(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // And where it waits for nothing else.
   uint64_t PinLimit(const StoreClient& client) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Whether the client may have a demand served now, by what it holds already.
-  bool Admits(const StoreClient& client, const PendingDemand& pending) const
+  // Whether the client may have a demand served now, by what it holds already. True: there is room
+  // reserved in its page for all of it, and given back expert by expert.
+  bool Grant(StoreClient& client, const PendingDemand& pending)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeBackGrant(StoreClient& client) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Admit(std::shared_ptr<PendingDemand> pending, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AdmitDeferred(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -258,6 +259,11 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void Deliver(Actions& actions) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Loads (caching_expert_store_loads.cc): from the queue to the expert in its slot.
+  // How much of the disk is this store's now.
+  void TakeDiskShare() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing may be read that nobody waits for: a demand is queued or being read, here or in another
+  // store on the same disk.
+  bool DiskIsWanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Dispatch(Actions& actions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StartNextDemand(const ReadScheduler::Pick& pick, Actions& actions)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -277,6 +283,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   void DropIfUnwanted(int64_t expert) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Telemetry (caching_expert_store_telemetry.cc).
+  void FillStats(StoreStats& stats) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillQueues(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillUsers(StoreTelemetry& telemetry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A miss has been answered, with its expert or an error.
@@ -308,13 +315,13 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   const uint64_t demand_;
   const absl::Duration client_patience_;
   std::atomic<uint64_t> budget_bytes_;
-  const size_t max_hung_;  // slots that reads which hang may hold beside their experts' new reads
   std::unique_ptr<ExpertSource> source_;
   const std::unique_ptr<Arena> arena_;
   const std::unique_ptr<SharedRegion> table_region_;
   ResidencyTableWriter table_;
   const TenantTable tenants_;
   std::vector<int32_t> layer_of_;  // entry of catalog().layers(), by expert
+  const std::unique_ptr<SharedDisks::Place> disk_;  // null: nobody else is known to read from it
   std::shared_ptr<StoreClient> local_client_;
   std::shared_ptr<StoreClient> stream_client_;
   std::shared_ptr<StoreClient> execute_client_;
@@ -332,6 +339,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   ClientRegistry clients_ ABSL_GUARDED_BY(mutex_);
   uint64_t demand_clock_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<int64_t> accesses_ ABSL_GUARDED_BY(mutex_);  // scratch of TakeAccesses
+  bool accesses_due_ ABSL_GUARDED_BY(mutex_) = false;      // some are left to the watch
+  size_t first_taken_ ABSL_GUARDED_BY(mutex_) = 0;         // client whose accesses come first
 
   absl::flat_hash_set<std::shared_ptr<PendingDemand>> demands_ ABSL_GUARDED_BY(mutex_);
   PendingDemand::Deadlines deadlines_ ABSL_GUARDED_BY(mutex_);
@@ -339,7 +348,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   size_t deferred_ ABSL_GUARDED_BY(mutex_) = 0;        // demands, over all clients
 
   absl::flat_hash_map<int64_t, std::unique_ptr<ExpertLoad>> loads_ ABSL_GUARDED_BY(mutex_);
-  // Reads that hang, and whose experts have been asked for anew.
+  // Reads that hang, and whose experts have been asked for anew: at most a quarter of the slots.
   std::vector<std::unique_ptr<ExpertLoad>> hung_ ABSL_GUARDED_BY(mutex_);
   std::multimap<absl::Time, int64_t> retries_ ABSL_GUARDED_BY(mutex_);  // experts, by when
   ReadScheduler scheduler_ ABSL_GUARDED_BY(mutex_);
@@ -347,6 +356,8 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   PrefetchJudge judge_ ABSL_GUARDED_BY(mutex_);
   std::deque<SavedWorkingSet::Expert> restores_ ABSL_GUARDED_BY(mutex_);  // tenants of this store
   PrefetchQueue prefetches_ ABSL_GUARDED_BY(mutex_);
+  bool wishes_left_ ABSL_GUARDED_BY(mutex_) = false;  // to be looked at soon
+  bool held_back_ ABSL_GUARDED_BY(mutex_) = false;    // by another store's demands
   StoreStats counters_ ABSL_GUARDED_BY(mutex_);  // but for the gauges
 
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -355,6 +366,7 @@ class CachingExpertStore final : public ExpertStore, private BatchOwner {
   std::atomic<bool> anyone_starved_{false};  // lets a batch's end skip the mutex
   absl::CondVar look_now_;                   // wakes the watch
   absl::Time last_look_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time last_count_ = absl::InfinitePast();  // of pins, by the watch alone
   absl::Time watch_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // its next look
   bool active_ ABSL_GUARDED_BY(mutex_) = false;  // since the watch's last look
 

@@ -9,6 +9,13 @@
 #include "services/expert_storage/caching_expert_store.h"
 
 namespace odmoe {
+namespace {
+
+// Accesses taken at once from clients' pages, for all of which the policies are told: some hundred
+// microseconds.
+constexpr uint64_t kAccessesAtOnce = 512;
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::AttachClient(
     std::string name, absl::string_view tenant) {
@@ -16,6 +23,8 @@ absl::StatusOr<std::shared_ptr<StoreClient>> CachingExpertStore::AttachClient(
   absl::MutexLock lock(&mutex_);
   ODMOE_ASSIGN_OR_RETURN(auto client, MakeClient(std::move(name), index));
   client->kind = StoreClient::Kind::kSession;
+  client->most_allowed = 0;
+  SetSlotLimit(*client);
   return client;
 }
 
@@ -68,7 +77,8 @@ void CachingExpertStore::EndSession(const std::shared_ptr<StoreClient>& client) 
 
 void CachingExpertStore::RetireIfGone(StoreClient& client) {
   if (client.open || client.mapped) return;
-  TakeAccesses(client);
+  client.ring_due = client.page.accesses();
+  TakeAccesses(client, kAccessesAtOnce);
   working_set_.ClientGone(client.id);
   clients_.Remove(client);
   slot_may_be_free_ = true;
@@ -86,15 +96,76 @@ void CachingExpertStore::NoteDemand(StoreClient& client, int64_t expert, bool mi
   judge_.Demanded(expert, missed, BytesOf(expert));
 }
 
-void CachingExpertStore::TakeAccesses(StoreClient& client) {
+uint64_t CachingExpertStore::TakeAccesses(StoreClient& client, uint64_t most) {
   accesses_.clear();
-  client.page.TakeAccesses(table_.shape().expert_count, client.ring_position, accesses_);
+  client.page.TakeAccesses(table_.shape().expert_count, client.ring_due, most,
+                           client.ring_position, accesses_);
   for (int64_t expert : accesses_) NoteDemand(client, expert, /*missed=*/false);
+  return accesses_.size();
 }
 
 void CachingExpertStore::TakeAllAccesses() {
+  for (const auto& client : clients_.all()) client->ring_due = client->page.accesses();
+  TakeDueAccesses();
+  if (accesses_due_) WakeWatchIfEarlier();
+}
+
+void CachingExpertStore::TakeDueAccesses() {
   recorder_.SetNow(absl::GetCurrentTimeNanos());
-  for (const auto& client : clients_.all()) TakeAccesses(*client);
+  const auto clients = clients_.all();
+  uint64_t left = kAccessesAtOnce;
+  accesses_due_ = false;
+  for (size_t i = 0; i < clients.size(); ++i) {
+    StoreClient& client = *clients[(first_taken_ + i) % clients.size()];
+    if (client.ring_position == client.ring_due) continue;
+    left -= TakeAccesses(client, left);
+    accesses_due_ |= client.ring_position != client.ring_due;
+  }
+  ++first_taken_;
+}
+
+void CachingExpertStore::SetSlotLimit(StoreClient& client) {
+  if (client.kind != StoreClient::Kind::kSession) return;
+  client.slot_limit = PinLimit(client);
+  client.most_allowed = std::max(client.most_allowed, client.slot_limit);
+  PinPage page = client.page;
+  page.SetSlotLimit(
+      static_cast<uint32_t>(std::min<uint64_t>(client.slot_limit, PinPage::kNoLimit)));
+}
+
+void CachingExpertStore::EndOverholders() {
+  struct Held {
+    std::shared_ptr<StoreClient> client;
+    uint64_t limit;
+  };
+  std::vector<Held> sessions;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& client : clients_.all()) {
+      if (client->kind == StoreClient::Kind::kSession) {
+        sessions.push_back({client, client->slot_limit});
+      }
+    }
+  }
+  for (const auto& [client, limit] : sessions) {
+    // After the limit was set, and what it counts itself first (PinPage::ReserveRoomForHits).
+    const uint64_t counted = client->page.held();
+    const uint64_t pinned = client->page.CountPinned();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (client->slot_limit == limit && std::max(counted, pinned) <= limit) {
+        client->most_allowed = limit;
+      }
+      if (pinned <= client->most_allowed || !clients_.DropPins(*client)) continue;
+      slot_may_be_free_ = true;
+    }
+    EndSession(client);
+    if (client->expel) {
+      client->expel(absl::ResourceExhaustedError(absl::StrCat(
+          "the client pins ", pinned, " slots of the ", limit,
+          " that it may, while others wait for one: its session is ended, and its pins with it")));
+    }
+  }
 }
 
 }  // namespace odmoe

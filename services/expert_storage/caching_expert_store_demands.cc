@@ -51,11 +51,14 @@ void CachingExpertStore::Begin(std::shared_ptr<PendingDemand> pending, Actions& 
     const absl::Status refused = absl::ResourceExhaustedError(
         absl::StrCat("a demand of ", demand.experts.size(), " experts; client '", client.name,
                      "' may hold ", PinLimit(client), " at once"));
+    // Answered as one that was granted, which it counts as until then.
+    PinPage page = client.page;
+    page.ReserveRoom(demand.experts.size());
     client.granted += demand.experts.size();
     for (size_t i = 0; i < demand.experts.size(); ++i) Answer({i, pending}, refused, actions);
     return;
   }
-  if (client.deferred.empty() && Admits(client, *pending)) {
+  if (client.deferred.empty() && Grant(client, *pending)) {
     Admit(std::move(pending), actions);
     return;
   }
@@ -66,41 +69,53 @@ void CachingExpertStore::Begin(std::shared_ptr<PendingDemand> pending, Actions& 
 
 uint64_t CachingExpertStore::PinCap(const StoreClient& client) const {
   if (client.kind == StoreClient::Kind::kSession) return MaxBatchOf(client.tenant);
-  return std::max<uint64_t>(1, working_set_.slots().in_circulation() / 4);
+  return QuarterOf(working_set_.slots().in_circulation());
 }
 
 uint64_t CachingExpertStore::PinLimit(const StoreClient& client) const {
-  if (client.kind == StoreClient::Kind::kOwn) return arena_->shape().slot_limit();
+  if (client.kind == StoreClient::Kind::kOwn) return PinPage::kNoLimit;
   if (client.kind != StoreClient::Kind::kSession) return PinCap(client);
-  const uint64_t slots = working_set_.slots().in_circulation();
+  uint64_t slots = working_set_.slots().in_circulation();
+  if (tenants_[client.tenant].cache.has_value()) {
+    slots = std::min(slots, tenants_.QuotaBytes(client.tenant, budget_bytes()) /
+                                arena_->shape().slot_bytes);
+  } else if (slots >= static_cast<uint64_t>(catalog().expert_count())) {
+    return PinPage::kNoLimit;  // nobody ever waits for a slot
+  }
   return std::max(PinCap(client), slots - slots / 4);
 }
 
-bool CachingExpertStore::Admits(const StoreClient& client, const PendingDemand& pending) const {
-  if (client.kind == StoreClient::Kind::kOwn) return true;
-  const uint64_t cap = PinCap(client);
-  const uint64_t limit = PinLimit(client);
-  uint64_t held = client.granted + pending.demand.experts.size();
-  for (uint32_t slot = 0; slot < arena_->shape().slot_limit() && held <= limit; ++slot) {
-    held += client.page.Pinned(slot) ? 1 : 0;
+bool CachingExpertStore::Grant(StoreClient& client, const PendingDemand& pending) {
+  const uint64_t experts = pending.demand.experts.size();
+  PinPage page = client.page;
+  if (client.kind == StoreClient::Kind::kOwn) {
+    page.ReserveRoom(experts);
+  } else if (!page.ReserveRoom(experts, PinCap(client))) {
+    // A client that reads what it is sent and waits for nothing else may be about to let go of a
+    // former batch, or its threads each hold a part of theirs: one of them goes on.
+    const bool waits = client.granted > 0 ||
+                       client.undelivered.load(std::memory_order_relaxed) > 0;
+    if (waits || !page.ReserveRoom(experts, PinLimit(client))) return false;
   }
-  if (held <= cap) return true;
-  // A client that reads what it is sent and waits for nothing else may be about to let go of a
-  // former batch, or its threads each hold a part of theirs: one of them goes on.
-  return held <= limit && client.granted == 0 &&
-         client.undelivered.load(std::memory_order_relaxed) == 0;
+  client.granted += experts;
+  return true;
+}
+
+void CachingExpertStore::TakeBackGrant(StoreClient& client) {
+  --client.granted;
+  PinPage page = client.page;
+  page.GiveBackRoom(1);
 }
 
 void CachingExpertStore::Admit(std::shared_ptr<PendingDemand> pending, Actions& actions) {
   const Demand& demand = pending->demand;
-  demand.client->granted += demand.experts.size();
   for (size_t i = 0; i < demand.experts.size(); ++i) ServeOne({i, pending}, actions);
 }
 
 void CachingExpertStore::AdmitDeferred(Actions& actions) {
   if (deferred_ == 0) return;
   for (const auto& client : clients_.all()) {
-    while (!client->deferred.empty() && Admits(*client, *client->deferred.front())) {
+    while (!client->deferred.empty() && Grant(*client, *client->deferred.front())) {
       std::shared_ptr<PendingDemand> pending = std::move(client->deferred.front());
       client->deferred.pop_front();
       pending->deferred = false;
@@ -122,7 +137,8 @@ void CachingExpertStore::ServeOne(LoadWaiter waiter, Actions& actions) {
   ++waiter.demand().client->use.misses;
   recorder_.Missed(expert);
   auto [entry, fresh] = loads_.try_emplace(expert);
-  if (!fresh && entry->second->stalled && hung_.size() < max_hung_) {
+  if (!fresh && entry->second->stalled &&
+      hung_.size() < QuarterOf(working_set_.slots().in_circulation())) {
     // Read anew, beside the read that hangs: whichever comes first serves all.
     hung_.push_back(std::move(entry->second));
     fresh = true;
@@ -170,7 +186,7 @@ void CachingExpertStore::Answer(LoadWaiter waiter, absl::StatusOr<uint32_t> slot
     PinPage page = waiter.demand().client->page;
     page.Pin(*slot);
   }
-  if (!waiter.pending->deferred) --waiter.demand().client->granted;
+  if (!waiter.pending->deferred) TakeBackGrant(*waiter.demand().client);
   if (--waiter.pending->unanswered == 0) Forget(waiter.pending);
   actions.deliveries.emplace_back(std::move(waiter), std::move(slot));
 }
@@ -217,9 +233,10 @@ void CachingExpertStore::WithdrawIf(absl::FunctionRef<bool(const Demand&)> gone)
     if (gone(pending->demand)) leaving.push_back(pending);
   }
   for (const auto& pending : leaving) {
-    Leave(pending, [](const LoadWaiter& waiter, const ExpertLoad* load) {
-      if (load != nullptr) --waiter.demand().client->granted;
-    });
+    Leave(pending, [this](const LoadWaiter& waiter, const ExpertLoad* load)
+                       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                         if (load != nullptr) TakeBackGrant(*waiter.demand().client);
+                       });
     Forget(pending);
   }
 }

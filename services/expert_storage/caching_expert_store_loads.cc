@@ -20,10 +20,31 @@ constexpr uint64_t kDelayBytes = 1 << 20;
 
 }  // namespace
 
+void CachingExpertStore::TakeDiskShare() {
+  uint64_t desired = source_->desired_bytes_under_way();
+  if (disk_ != nullptr) {
+    disk_->SetDemanding(scheduler_.waiting() | under_way_.demanding());
+    const SharedDisks::Division division = disk_->Divide();
+    for (size_t tenant = 0; tenant < tenants_.size(); ++tenant) {
+      scheduler_.SetShare(static_cast<int32_t>(tenant), division.shares[tenant]);
+    }
+    desired = static_cast<uint64_t>(static_cast<double>(desired) * division.part);
+  }
+  // Of a demand that is queued at least one expert is read, however small the share.
+  under_way_.set_desired_bytes(std::max<uint64_t>(1, desired));
+}
+
+bool CachingExpertStore::DiskIsWanted() {
+  if (!scheduler_.empty() || !under_way_.NoDemand()) return true;
+  if (disk_ == nullptr || !disk_->OthersDemand()) return false;
+  held_back_ = !prefetches_.empty() || !restores_.empty();
+  return true;
+}
+
 void CachingExpertStore::Dispatch(Actions& actions) {
   if (stopping_) return;
   scheduler_.UnblockAll();
-  under_way_.set_desired_bytes(source_->desired_bytes_under_way());
+  TakeDiskShare();
   while (under_way_.WantsDemand()) {
     const std::optional<ReadScheduler::Pick> pick = scheduler_.Next();
     if (!pick) break;
@@ -32,7 +53,13 @@ void CachingExpertStore::Dispatch(Actions& actions) {
     scheduler_.Block(pick->tenant);
     if (!tenants_.has_quotas()) break;
   }
-  anyone_starved_.store(scheduler_.any_blocked(), std::memory_order_relaxed);
+  const bool starved = scheduler_.any_blocked();
+  if (disk_ != nullptr) {
+    // A demand that has no slot leaves the disk to others.
+    const uint64_t queued = starved && !tenants_.has_quotas() ? 0 : scheduler_.waiting();
+    disk_->SetDemanding(queued | under_way_.demanding());
+  }
+  anyone_starved_.store(starved, std::memory_order_relaxed);
   StartPrefetch(actions);
   StartRestores(actions);
   WakeWatchIfEarlier();
@@ -41,8 +68,8 @@ void CachingExpertStore::Dispatch(Actions& actions) {
 bool CachingExpertStore::StartNextDemand(const ReadScheduler::Pick& pick, Actions& actions) {
   const auto slot =
       working_set_.TakeSlot(WorkingSet::Purpose::kDemand, pick.tenant, clients_.pages());
-  if (!slot) return false;
   NoteEvictions(/*for_prefetch=*/false);
+  if (!slot) return false;
   ExpertLoad& load = *loads_.at(pick.entry.expert);
   if (!under_way_.NoPrefetch()) judge_.Delayed(std::min(load.bytes, kDelayBytes));
   scheduler_.Take(pick);

@@ -10,18 +10,23 @@ namespace {
 
 // So that the source has the next one when it is done with one.
 constexpr size_t kRestoresAtOnce = 2;
+// Wishes taken or looked at without letting go of the lock.
+constexpr size_t kWishesAtOnce = 64;
 
 }  // namespace
 
 void CachingExpertStore::PrefetchFor(const std::shared_ptr<StoreClient>& client,
                                      absl::Span<const int64_t> experts) {
   if (!prefetch_enabled_ || experts.empty()) return;
+  for (; experts.size() > kWishesAtOnce; experts.remove_prefix(kWishesAtOnce)) {
+    PrefetchFor(client, experts.first(kWishesAtOnce));
+  }
   Actions actions;
   {
     absl::MutexLock lock(&mutex_);
     if (!client->open) return;
     // What the client demanded until now is not what makes these late.
-    TakeAccesses(*client);
+    TakeAllAccesses();
     for (int64_t expert : experts) {
       ++counters_.prefetches;
       if (!judge_.on()) judge_.Refused();
@@ -42,13 +47,14 @@ void CachingExpertStore::PrefetchFor(const std::shared_ptr<StoreClient>& client,
 void CachingExpertStore::StartPrefetch(Actions& actions) {
   // One at a time, and only while no demand is waiting for the disk: so a demand that comes now
   // waits for one request of the source's at most.
-  if (stopping_ || !scheduler_.empty() || !under_way_.NoDemand() || !under_way_.NoPrefetch()) {
-    return;
-  }
-  while (const auto wish = prefetches_.Pop()) {
-    if (TryPrefetch(*wish, actions)) return;
+  wishes_left_ = held_back_ = false;
+  if (stopping_ || DiskIsWanted() || !under_way_.NoPrefetch()) return;
+  for (size_t tries = 0; tries < kWishesAtOnce; ++tries) {
+    const auto wish = prefetches_.Pop();
+    if (!wish || TryPrefetch(*wish, actions)) return;
     ++counters_.prefetch_dropped;
   }
+  wishes_left_ = !prefetches_.empty();
 }
 
 bool CachingExpertStore::TryPrefetch(const PrefetchWish& wish, Actions& actions) {
@@ -120,7 +126,7 @@ absl::StatusOr<size_t> CachingExpertStore::PutBack(const SavedWorkingSet& saved)
 }
 
 void CachingExpertStore::StartRestores(Actions& actions) {
-  if (stopping_ || !scheduler_.empty() || !under_way_.NoDemand()) return;
+  if (stopping_ || restores_.empty() || DiskIsWanted()) return;
   while (!restores_.empty() && under_way_.restores() < kRestoresAtOnce) {
     const auto [expert, tenant] = restores_.front();
     restores_.pop_front();
@@ -130,7 +136,7 @@ void CachingExpertStore::StartRestores(Actions& actions) {
         working_set_.TakeSlot(WorkingSet::Purpose::kRestore, owner, clients_.pages());
     if (!slot) {
       // What has been demanded since has taken the rest; or the tenant's quota is used up.
-      if (!tenants_.has_quotas()) restores_.clear();
+      if (!working_set_.slots().any_free()) restores_.clear();
       continue;
     }
     auto& load = loads_[expert] = std::make_unique<ExpertLoad>();
@@ -148,19 +154,29 @@ SavedWorkingSet CachingExpertStore::SaveWorkingSet() {
   for (int32_t tenant = 0; tenant < static_cast<int32_t>(tenants_.size()); ++tenant) {
     saved.tenants.push_back(tenants_[tenant].name);
   }
-  absl::MutexLock lock(&mutex_);
-  TakeAllAccesses();
-  for (int64_t expert : working_set_.MostWantedFirst()) {
-    saved.experts.push_back({expert, static_cast<uint32_t>(working_set_.tenant(expert))});
+  std::vector<EvictionPolicy::Rank> ranks;
+  std::vector<uint32_t> tenant_of(catalog().expert_count());
+  std::vector<SavedWorkingSet::Expert> restores;
+  {
+    absl::MutexLock lock(&mutex_);
+    TakeAllAccesses();
+    ranks = working_set_.Ranks();
+    for (const EvictionPolicy::Rank& rank : ranks) {
+      tenant_of[rank.expert] = static_cast<uint32_t>(working_set_.tenant(rank.expert));
+    }
+    for (const ExpertLoad* load : under_way_.active()) {
+      if (load->cause == ExpertLoad::Cause::kRestore) {
+        restores.push_back({load->expert, static_cast<uint32_t>(load->tenant)});
+      }
+    }
+    restores.insert(restores.end(), restores_.begin(), restores_.end());
+    saved.policy_state = working_set_.SavePolicy();
+  }
+  for (int64_t expert : MostWantedFirst(std::move(ranks))) {
+    saved.experts.push_back({expert, tenant_of[expert]});
   }
   // What is still to be put back is behind that: a kill now must not lose it.
-  for (const ExpertLoad* load : under_way_.active()) {
-    if (load->cause == ExpertLoad::Cause::kRestore) {
-      saved.experts.push_back({load->expert, static_cast<uint32_t>(load->tenant)});
-    }
-  }
-  saved.experts.insert(saved.experts.end(), restores_.begin(), restores_.end());
-  saved.policy_state = working_set_.SavePolicy();
+  saved.experts.insert(saved.experts.end(), restores.begin(), restores.end());
   return saved;
 }
 

@@ -225,6 +225,7 @@ absl::Status CachingExpertStore::ResizeTo(uint64_t budget_bytes, absl::Time dead
     // Memory that was given up could not be had back.
     budget_bytes_.store(slots * shape.slot_bytes);
   }
+  FollowSlots();
   return status;
 }
 
@@ -258,10 +259,13 @@ absl::Status CachingExpertStore::RetireSegments(const std::vector<Arena::Segment
 absl::Status CachingExpertStore::AwaitDrained(const std::vector<Arena::Segment>& segments,
                                               absl::Time deadline) {
   const ArenaShape& shape = arena_->shape();
-  absl::MutexLock lock(&mutex_);
   for (const Arena::Segment& segment : segments) {
+    absl::MutexLock lock(&mutex_);  // for one at a time, so that others get it between
     working_set_.RetireSlots(shape.FirstSlot(segment.number), segment.slots, clients_.pages());
+    NoteEvictions(/*for_prefetch=*/false);
   }
+  absl::MutexLock lock(&mutex_);
+  FollowSlots();
   while (true) {
     SlotTable::Remaining remaining;
     for (const Arena::Segment& segment : segments) {

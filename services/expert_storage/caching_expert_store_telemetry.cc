@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "services/expert_storage/caching_expert_store.h"
 
 namespace odmoe {
@@ -65,11 +66,11 @@ void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
     tenant.clients += client->open && !out.local ? 1 : 0;
     telemetry.clients.push_back(std::move(out));
   }
+  absl::flat_hash_map<uint64_t, uint64_t> unanswered;  // by client
   for (const auto& pending : demands_) {
-    for (ClientTelemetry& client : telemetry.clients) {
-      if (client.id == pending->demand.client->id) client.unanswered += pending->unanswered;
-    }
+    unanswered[pending->demand.client->id] += pending->unanswered;
   }
+  for (ClientTelemetry& client : telemetry.clients) client.unanswered = unanswered[client.id];
 }
 
 void CachingExpertStore::CountAnswer(const LoadWaiter& waiter, bool ok) {

@@ -11,6 +11,10 @@ namespace {
 
 // How soon a slot that another process has unpinned is noticed by who waits for one.
 constexpr absl::Duration kStarvedPoll = absl::Milliseconds(1);
+// How soon prefetches and restores notice that another store has left their disk alone.
+constexpr absl::Duration kHeldBackPoll = absl::Milliseconds(5);
+// How often clients' pins are counted while somebody waits for a slot.
+constexpr absl::Duration kCountPinsEvery = absl::Milliseconds(100);
 // How long the watch sleeps while the store is in use: so that deadlines further away, which nearly
 // all are, need not wake it.
 constexpr absl::Duration kBusyLook = absl::Seconds(1);
@@ -36,6 +40,11 @@ void CachingExpertStore::Watch() {
       LookAround(now, actions);
     }
     RunOnPool(std::move(actions));
+    if (anyone_starved_.load(std::memory_order_relaxed) &&
+        absl::Now() - last_count_ >= kCountPinsEvery) {
+      EndOverholders();
+      last_count_ = absl::Now();
+    }
   }
 }
 
@@ -43,6 +52,8 @@ absl::Time CachingExpertStore::NextLook() const {
   absl::Time due = under_way_.NextStall();
   if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
   if (!retries_.empty()) due = std::min(due, retries_.begin()->first);
+  if (accesses_due_ || wishes_left_) return absl::InfinitePast();
+  if (held_back_) due = std::min(due, last_look_ + kHeldBackPoll);
   if (scheduler_.any_blocked() || deferred_ > 0) {
     due = std::min(due, slot_may_be_free_ ? absl::InfinitePast() : last_look_ + kStarvedPoll);
   }
@@ -56,7 +67,11 @@ void CachingExpertStore::WakeWatchIfEarlier() {
 
 void CachingExpertStore::LookAround(absl::Time now, Actions& actions) {
   slot_may_be_free_ = false;
-  TakeAllAccesses();
+  if (accesses_due_) {
+    TakeDueAccesses();
+  } else {
+    TakeAllAccesses();
+  }
   ExpireDemands(now, actions);
   RetryReads(now);
   under_way_.MarkStalled(now);

@@ -1,12 +1,23 @@
 #include "services/expert_storage/client_registry.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace odmoe {
 
 void ClientRegistry::Add(std::shared_ptr<StoreClient> client) {
   pages_.push_back(client->page);
+  page_owners_.push_back(client->id);
+  by_id_[client->id] = client.get();
   clients_.push_back(std::move(client));
+}
+
+bool ClientRegistry::DropPins(const StoreClient& client) {
+  const auto owner = std::find(page_owners_.begin(), page_owners_.end(), client.id);
+  if (owner == page_owners_.end()) return false;
+  pages_.erase(pages_.begin() + (owner - page_owners_.begin()));
+  page_owners_.erase(owner);
+  return true;
 }
 
 bool ClientRegistry::Remove(const StoreClient& client) {
@@ -14,7 +25,8 @@ bool ClientRegistry::Remove(const StoreClient& client) {
     if (clients_[i].get() != &client) continue;
     if (gone_.size() <= static_cast<size_t>(client.tenant)) gone_.resize(client.tenant + 1);
     gone_[client.tenant] += UseOf(client);
-    pages_.erase(pages_.begin() + static_cast<ptrdiff_t>(i));
+    DropPins(client);
+    by_id_.erase(client.id);
     clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i));  // may be the end of `client`
     return true;
   }
@@ -22,10 +34,8 @@ bool ClientRegistry::Remove(const StoreClient& client) {
 }
 
 const StoreClient* ClientRegistry::Find(uint64_t id) const {
-  for (const auto& client : clients_) {
-    if (client->id == id) return client.get();
-  }
-  return nullptr;
+  const auto client = by_id_.find(id);
+  return client == by_id_.end() ? nullptr : client->second;
 }
 
 UseCounters ClientRegistry::UseOf(const StoreClient& client) {

@@ -1,5 +1,7 @@
 #include "services/expert_storage/open_expert_store.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -8,6 +10,18 @@
 #include "services/core/formats/model_directory.h"
 
 namespace odmoe {
+
+std::vector<uint64_t> DisksOf(const std::string& path, const SourceOptions& source) {
+  std::vector<std::string> paths = source.also;
+  paths.push_back(path);
+  std::vector<uint64_t> disks;
+  for (const std::string& each : paths) {
+    struct stat status = {};
+    if (stat(each.c_str(), &status) == 0) disks.push_back(status.st_dev);
+  }
+  return disks;
+}
+
 absl::StatusOr<uint64_t> ReadDemand(const std::string& model_directory) {
   const absl::StatusOr<GgufMetadata> metadata = ReadModelMetadata(model_directory);
   // A directory of experts alone is a store's to serve.
@@ -35,6 +49,10 @@ absl::StatusOr<std::unique_ptr<CachingExpertStore>> MakeExpertStore(
   store.shareable = options.use_memfd;
   store.demand = demand;
   store.tenants = options.tenants;
+  store.shared_disks = options.shared_disks;
+  if (store.shared_disks != nullptr) {
+    store.disks = DisksOf(options.model_directory, options.source);
+  }
   store.huge_pages = options.huge_pages;
   store.lock_memory = options.lock_memory;
   store.populated = options.populated;

@@ -19,6 +19,7 @@ struct OpenStoreOptions {
   bool prefetch = true;
   PolicyKind policy = PolicyKind::kDefault;
   TenantTable tenants;
+  std::shared_ptr<SharedDisks> shared_disks;  // with the other stores on this host; null: alone
   bool shadow_policies = false;
   bool use_memfd = false;  // for other processes to map; else private memory
   HugePages huge_pages = HugePages::kAuto;
@@ -29,6 +30,10 @@ struct OpenStoreOptions {
 // Errors of OpenExpertSource, ResolveBudget and CachingExpertStore::Create.
 absl::StatusOr<std::unique_ptr<CachingExpertStore>> OpenExpertStore(
     const OpenStoreOptions& options, SourceKind* source_in_use = nullptr);
+
+// The disks that a model's experts are read from, as SharedDisks numbers them; none where nothing is
+// there.
+std::vector<uint64_t> DisksOf(const std::string& path, const SourceOptions& source);
 
 // How many experts of a layer a token is routed to, by the model's metadata; 1 where the directory
 // has none, as one of experts alone. Errors of ReadModelMetadata.

@@ -25,6 +25,7 @@ class SlotTable {
   uint64_t limit() const { return slots_.size(); }
   // Slots that are there and not retired.
   uint64_t in_circulation() const { return in_circulation_; }
+  bool any_free() const { return !free_.empty(); }
 
   // Absent slots come, free.
   void Add(uint32_t first, uint32_t count);

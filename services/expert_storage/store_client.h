@@ -51,10 +51,15 @@ struct StoreClient {
   Kind kind = Kind::kOwn;
   uint64_t granted = 0;  // experts of admitted demands, not answered yet
   std::deque<std::shared_ptr<PendingDemand>> deferred;  // demands to be admitted, in order
+  // Slots it may hold, and the most it may have held since it was last seen to hold no more than
+  // that: more, nobody pins who keeps to the contract of the page.
+  uint64_t slot_limit = PinPage::kNoLimit;
+  uint64_t most_allowed = PinPage::kNoLimit;
   // Outcomes on their way to the client's process. Whoever sends them counts.
   std::atomic<uint64_t> undelivered{0};
 
   uint64_t ring_position = 0;          // accesses of the page's ring already taken
+  uint64_t ring_due = 0;               // and those there were at the store's last look
   UseCounters use;                     // but for the page's hits and stall
   std::vector<uint64_t> layer_clocks;  // the demand clock at the last demand, by catalog layer
   int32_t last_layer = -1;             // entry of the catalog's, demanded last

@@ -14,6 +14,7 @@ WorkingSet::WorkingSet(ResidencyTableWriter table, std::unique_ptr<EvictionPolic
       slots_(table.shape().slot_count) {}
 
 void WorkingSet::RetireSlots(uint32_t first, uint32_t count, absl::Span<const PinPage> pages) {
+  evicted_.clear();
   slots_.Retire(first, count);
   for (uint32_t slot = first; slot < first + count; ++slot) {
     const int64_t expert = slots_.ExpertIn(slot);
@@ -172,12 +173,6 @@ void WorkingSet::ClientGone(uint64_t client) {
 
 std::vector<ShadowPolicyHits> WorkingSet::ShadowHits() const {
   return shadows_ == nullptr ? std::vector<ShadowPolicyHits>() : shadows_->Hits();
-}
-
-uint64_t WorkingSet::CountPinned(absl::Span<const PinPage> pages) const {
-  uint64_t pinned = 0;
-  for (uint32_t slot = 0; slot < slots_.limit(); ++slot) pinned += AnyPins(pages, slot) ? 1 : 0;
-  return pinned;
 }
 
 }  // namespace odmoe

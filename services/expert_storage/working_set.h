@@ -50,6 +50,7 @@ class WorkingSet {
   // Slots come, free.
   void AddSlots(uint32_t first, uint32_t count) { slots_.Add(first, count); }
   // Slots leave: their experts are resident no more from now on, though who has pinned one keeps it.
+  // They count as evicted().
   void RetireSlots(uint32_t first, uint32_t count, absl::Span<const PinPage> pages);
   // Those retired slots are in circulation again.
   void RestoreSlots(uint32_t first, uint32_t count) { slots_.Restore(first, count); }
@@ -71,7 +72,7 @@ class WorkingSet {
   // `wished` for. `pages`: all clients'.
   std::optional<uint32_t> TakeSlot(Purpose purpose, int32_t tenant, absl::Span<const PinPage> pages,
                                    int64_t wished = -1);
-  // What the last TakeSlot evicted, one expert as a rule.
+  // What the last TakeSlot or RetireSlots evicted: of TakeSlot one expert as a rule.
   struct Eviction {
     int64_t expert = 0;
     bool unused = false;  // prefetched, and never demanded
@@ -103,13 +104,11 @@ class WorkingSet {
   uint64_t charged(int32_t tenant) const;
 
   // The policy's, for a restart.
-  std::vector<int64_t> MostWantedFirst() { return policy_->MostWantedFirst(); }
+  std::vector<EvictionPolicy::Rank> Ranks() { return policy_->Ranks(); }
   std::string SavePolicy() const { return policy_->SaveState(); }
   bool RestorePolicy(absl::string_view state) { return policy_->RestoreState(state); }
 
   uint64_t resident() const { return resident_; }
-  // Slots that some page pins.
-  uint64_t CountPinned(absl::Span<const PinPage> pages) const;
   const Counters& counters() const { return counters_; }
 
  private:

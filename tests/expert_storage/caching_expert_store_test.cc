@@ -163,10 +163,14 @@ TEST_F(CachingExpertStoreTest, EveryWishEndsReadOrDropped) {
     store_->Prefetch({{(round + 1) % 4, round % 8}, {(round + 2) % 4, (round * 3) % 8}});
     Demand({{round % 4, (round * 5) % 8}});
   }
+  // More than are taken at once.
+  std::vector<ExpertId> many;
+  for (int32_t i = 0; i < 200; ++i) many.push_back({i % 4, i % 8});
+  store_->Prefetch(many);
   const StoreStats stats = AwaitStats([](const StoreStats& s) {
     return s.prefetch_reads + s.prefetch_dropped == s.prefetches;
   });
-  EXPECT_EQ(stats.prefetches, 100u);
+  EXPECT_EQ(stats.prefetches, 300u);
   EXPECT_LE(stats.prefetch_useful + stats.prefetch_wasted, stats.prefetch_reads);
   // Some were given up as late while they were being read.
   EXPECT_LE(stats.reads, faults_->reads());

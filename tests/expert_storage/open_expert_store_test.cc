@@ -70,6 +70,17 @@ TEST_F(OpenExpertStoreTest, ADirectoryWithoutARegistryIsNoModel) {
   EXPECT_TRUE(absl::IsNotFound(OpenExpertStore(options_).status()));
 }
 
+TEST_F(OpenExpertStoreTest, ModelsOfOneFileSystemAreOnOneDisk) {
+  const TemporaryDirectory other;
+  SourceOptions several;
+  several.also = {other.path(), "/nowhere"};
+  const std::vector<uint64_t> disks = DisksOf(directory_.path(), several);
+  ASSERT_EQ(disks.size(), 2u);
+  EXPECT_EQ(disks[0], disks[1]);
+  EXPECT_NE(DisksOf("/proc", {}), DisksOf(directory_.path(), {}));
+  EXPECT_TRUE(DisksOf("/nowhere", {}).empty());
+}
+
 TEST_F(OpenExpertStoreTest, MaxBatchAllowsALayersDemandEvenWhereItIsMoreThanHalf) {
   OpenStoreOptions options;
   options.budget = ParseBudget("25%").value();

@@ -121,6 +121,18 @@ TEST_P(ResizeTest, DownAndUpAgainTheBudgetIsUsedWhole) {
   }
 }
 
+TEST_P(ResizeTest, WhatWasPrefetchedInVainCountsAsWastedWhereItsSlotGoes) {
+  Open(16);
+  for (int32_t e = 0; e < 16; ++e) {
+    store_->Prefetch({{0, e}});
+    while (store_->Stats()->prefetch_reads <= static_cast<uint64_t>(e)) std::this_thread::yield();
+  }
+  ASSERT_TRUE(ResizeTo(4).ok());
+  EXPECT_EQ(store_->Stats()->prefetch_wasted, 12u);
+  EXPECT_EQ(store_->prefetch_counters().wasted_bytes,
+            12 * store_->catalog().max_expert_bytes());
+}
+
 TEST_P(ResizeTest, WhatIsPinnedIsWaitedForAndThenTheStoreIsAsItWas) {
   Open(8);
   const std::vector<ExpertId> pinned = {{0, 0}, {0, 1}, {1, 0}, {1, 1}};

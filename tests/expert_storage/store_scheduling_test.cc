@@ -11,6 +11,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/core/experts/memory_expert_source.h"
+#include "services/core/experts/pinned_batch.h"
+#include "services/core/experts/residency_protocol.h"
 #include "services/expert_storage/caching_expert_store.h"
 #include "tests/support/faulty_expert_source.h"
 
@@ -30,16 +32,19 @@ class StoreSchedulingTest : public ::testing::Test {
     uint64_t experts_under_way = 4;  // that the source wants
     absl::Duration stalled_after = absl::Hours(1);
     std::vector<std::string> tenants;
+    std::shared_ptr<SharedDisks> disks;
   };
 
-  void Open(const Given& given) {
+  void Open(const Given& given) { store_ = Make(given, faults_); }
+  std::unique_ptr<CachingExpertStore> Make(const Given& given,
+                                           const std::shared_ptr<ReadFaults>& faults) {
     MemoryExpertSource::RandomOptions shape;
     shape.layers = kLayers;
     shape.experts_per_layer = kExpertsPerLayer;
     shape.dim = shape.ffn = 32;
     auto memory = MemoryExpertSource::Random(shape).value();
     expert_bytes_ = memory->catalog().max_expert_bytes();
-    auto source = std::make_unique<FaultyExpertSource>(std::move(memory), faults_,
+    auto source = std::make_unique<FaultyExpertSource>(std::move(memory), faults,
                                                        given.experts_under_way * expert_bytes_);
     CachingExpertStore::Options options;
     options.budget_bytes = given.slots * SlotBytes(expert_bytes_);
@@ -48,7 +53,9 @@ class StoreSchedulingTest : public ::testing::Test {
     std::vector<TenantSpec> specs;
     for (const std::string& text : given.tenants) specs.push_back(ParseTenant(text).value());
     options.tenants = TenantTable::Create(specs, false).value();
-    store_ = CachingExpertStore::Create(std::move(source), std::move(options)).value();
+    options.shared_disks = given.disks;
+    options.disks = {1};
+    return CachingExpertStore::Create(std::move(source), std::move(options)).value();
   }
 
   std::shared_ptr<StoreClient> Attach(const std::string& tenant) {
@@ -76,15 +83,20 @@ class StoreSchedulingTest : public ::testing::Test {
 
   void Ask(const std::shared_ptr<StoreClient>& client, std::vector<ExpertId> ids,
            Outcomes& outcomes, absl::Duration timeout = absl::Minutes(1)) {
+    AskOf(*store_, client, ids, outcomes, timeout);
+  }
+  void AskOf(CachingExpertStore& store, const std::shared_ptr<StoreClient>& client,
+             const std::vector<ExpertId>& ids, Outcomes& outcomes,
+             absl::Duration timeout = absl::Minutes(1)) {
     Demand demand;
     demand.client = client;
-    for (ExpertId id : ids) demand.experts.push_back(store_->catalog().IndexOf(id));
+    for (ExpertId id : ids) demand.experts.push_back(store.catalog().IndexOf(id));
     demand.deadline = absl::Now() + timeout;
     demand.deliver = [&outcomes](size_t, absl::StatusOr<uint32_t> slot) {
       absl::MutexLock lock(&outcomes.mutex);
       outcomes.slots.push_back(std::move(slot));
     };
-    store_->Serve(std::move(demand));
+    store.Serve(std::move(demand));
   }
   // As the client's process would, once it has read the outcomes.
   void DropPins(const std::shared_ptr<StoreClient>& client, Outcomes& outcomes) {
@@ -107,10 +119,14 @@ class StoreSchedulingTest : public ::testing::Test {
   }
 
   StoreStats AwaitStats(const std::function<bool(const StoreStats&)>& condition) {
+    return AwaitStatsOf(*store_, condition);
+  }
+  StoreStats AwaitStatsOf(CachingExpertStore& store,
+                          const std::function<bool(const StoreStats&)>& condition) {
     StoreStats stats;
     for (const absl::Time end = absl::Now() + absl::Minutes(1); absl::Now() < end;
          std::this_thread::yield()) {
-      stats = store_->Stats().value();
+      stats = store.Stats().value();
       if (condition(stats)) return stats;
     }
     ADD_FAILURE() << "the statistics never got there";
@@ -173,6 +189,40 @@ TEST_F(StoreSchedulingTest, ATenantsWaitIsBoundedByItsShareNotByTheOthersQueue) 
   EXPECT_LE(flood.count() - before, 24 / 3 + 8u);
   faults_->Release();
   flood.Await(96);
+}
+
+TEST_F(StoreSchedulingTest, TwoModelsOnOneDiskHaveTheirSharesOfItUnderWay) {
+  const Given given = {.slots = 128, .experts_under_way = 8,
+                       .disks = std::make_shared<SharedDisks>()};
+  Open(given);
+  const auto other_faults = std::make_shared<ReadFaults>();
+  const auto other = Make(given, other_faults);
+  faults_->Hold();
+  other_faults->Hold();
+  Outcomes flood;
+  for (int32_t layer = 0; layer < 2; ++layer) Ask(Attach(""), Layer(layer, 0, 32), flood);
+  ASSERT_TRUE(faults_->AwaitHeld(8));
+  // The other model need not wait for a turn, and gets half of what the disk is to have.
+  Outcomes wanted;
+  AskOf(*other, other->AttachClient("other").value(), Layer(0, 0, 32), wanted);
+  ASSERT_TRUE(other_faults->AwaitHeld(4));
+  EXPECT_EQ(other_faults->reads(), 4u);
+  // And the first one no more than its half, once what was there before is done.
+  for (int i = 0; i < 5; ++i) faults_->ReleaseOldest();
+  ASSERT_TRUE(faults_->AwaitHeld(4));
+  EXPECT_EQ(faults_->reads(), 9u);
+  // Alone again, it has all.
+  other_faults->Release();
+  wanted.Await(32);
+  AwaitStatsOf(*other, [](const StoreStats& stats) { return stats.reads == 32; });
+  faults_->ReleaseOldest();
+  ASSERT_TRUE(faults_->AwaitHeld(8));
+  // Meanwhile nothing that nobody waits for is read by the other; afterwards it is.
+  other->Prefetch({{1, 0}});
+  EXPECT_EQ(other->Telemetry(false).queues.prefetches, 1u);
+  faults_->Release();
+  flood.Await(64);
+  AwaitStatsOf(*other, [](const StoreStats& stats) { return stats.prefetch_reads == 1; });
 }
 
 TEST_F(StoreSchedulingTest, AnExpertThatTwoTenantsWaitForIsReadOnceAtTheEarlierTurn) {
@@ -252,6 +302,112 @@ TEST_F(StoreSchedulingTest, AReadThatHangsFailsAloneAtItsDeadlineAndOthersGoOn) 
   // Whichever came first stays, once.
   AwaitStats([](const StoreStats& stats) { return stats.reads == 17; });
   EXPECT_EQ(store_->Stats()->pinned_experts, 9u);
+}
+
+TEST_F(StoreSchedulingTest, WhatMayHangFollowsTheBudget) {
+  Open({.slots = 4, .experts_under_way = 1, .stalled_after = absl::Milliseconds(1)});
+  ASSERT_TRUE(store_->Resize(16 * SlotBytes(expert_bytes_), absl::Now() + absl::Minutes(1)).ok());
+  Outcomes hung;
+  Outcomes fine;
+  for (int32_t e = 0; e < 3; ++e) faults_->Hang({0, e});
+  Ask(Attach("a"), Layer(0, 0, 3), hung);
+  // Of four slots one might hang, of sixteen four.
+  Ask(Attach("b"), Layer(1, 0, 6), fine);
+  fine.Await(6);
+  for (size_t i = 0; i < 6; ++i) EXPECT_TRUE(fine.status(i).ok());
+  faults_->Release();
+  hung.Await(3);
+}
+
+TEST_F(StoreSchedulingTest, AClientThatPinsWhatItMayNotIsShutOutOnceOthersStarve) {
+  Open({.slots = 16});
+  const auto greedy = Attach("a");
+  absl::Mutex mutex;
+  absl::Status why;
+  greedy->expel = [&](absl::Status status) {
+    absl::MutexLock lock(&mutex);
+    why = std::move(status);
+  };
+  ASSERT_TRUE(store_->BeginMapping(greedy));
+  for (int32_t e = 0; e < 16; ++e) {
+    ASSERT_TRUE(store_->Acquire({{0, e}}, absl::Now() + absl::Minutes(1)).value()->Wait(0).ok());
+  }
+  // Three quarters it may, so nothing happens to it while there is a slot for others.
+  PinPage page = greedy->page;
+  const auto pin = [&](int32_t e) {
+    page.Pin(*TryPin(ResidencyTable::Attach(store_->table_region().bytes()).value(), page,
+                     store_->catalog().IndexOf({0, e})));
+  };
+  for (int32_t e = 0; e < 12; ++e) pin(e);
+  ASSERT_TRUE(store_->Acquire({{1, 0}}, absl::Now() + absl::Minutes(1)).value()->Wait(0).ok());
+  EXPECT_EQ(store_->Stats()->clients, 1u);
+  for (int32_t e = 12; e < 16; ++e) {
+    if (store_->Resident({0, e})) pin(e);
+  }
+  const auto held = store_->Acquire({{1, 0}}, absl::Now() + absl::Minutes(1)).value();
+  Outcomes outcomes;
+  Ask(Attach("b"), {{1, 1}}, outcomes);
+  outcomes.Await(1);
+  EXPECT_TRUE(outcomes.status(0).ok()) << outcomes.status(0);
+  EXPECT_EQ(store_->Stats()->clients, 1u);
+  const auto told = [&] { return !why.ok(); };
+  absl::MutexLock lock(&mutex);
+  ASSERT_TRUE(mutex.AwaitWithTimeout(absl::Condition(&told), absl::Minutes(1)));
+  EXPECT_TRUE(absl::IsResourceExhausted(why));
+  EXPECT_THAT(std::string(why.message()), HasSubstr("pins 15 slots of the 12 that it may"));
+}
+
+TEST_F(StoreSchedulingTest, WhoHoldsAllItMayAsksForHitsToo) {
+  Open({.slots = 16});
+  const auto client = Attach("a");
+  std::vector<ExpertId> all = Layer(0, 0, 16);
+  for (ExpertId id : all) {
+    ASSERT_TRUE(store_->Acquire({id}, absl::Now() + absl::Minutes(1)).value()->Wait(0).ok());
+  }
+  struct Owner final : BatchOwner {
+    absl::Status Overdue(int64_t) const override { return absl::DeadlineExceededError(""); }
+    void BatchReleased(const MissBoard*, bool) override {}
+  } owner;
+  const ArenaView view = {&store_->catalog(), store_->arena().base(), store_->arena().shape(),
+                          nullptr, ResidencyTable::Attach(store_->table_region().bytes()).value(),
+                          client->page};
+  const auto pin = [&](int32_t first, int32_t count) {
+    return PinnedBatch::PinResident(view, owner, Layer(0, first, count), absl::InfiniteFuture(), 8)
+        .value();
+  };
+  auto first = pin(0, 8);
+  const auto second = pin(6, 6);
+  EXPECT_EQ(first->hits(), 8u);
+  EXPECT_EQ(second->hits(), 6u);  // two of them the first's: twelve in all
+  EXPECT_EQ(client->page.held(), 12u);
+  const auto third = pin(14, 1);
+  EXPECT_EQ(third->hits(), 0u);
+  EXPECT_THAT(third->missing(), ::testing::ElementsAre(14));
+  // The store gives it once the client has let go of something.
+  Outcomes outcomes;
+  Ask(client, {{0, 14}}, outcomes);
+  EXPECT_EQ(outcomes.count(), 0u);
+  first.reset();
+  outcomes.Await(1);
+  EXPECT_TRUE(outcomes.status(0).ok());
+  EXPECT_EQ(faults_->reads(), 16u);
+}
+
+TEST_F(StoreSchedulingTest, AFullRingOfAccessesIsTakenInParts) {
+  Open({});
+  const auto client = Attach("a");
+  PinPage page = client->page;
+  for (uint32_t i = 0; i < kAccessRingEntries; ++i) page.RecordAccess(i % 32);
+  Outcomes outcomes;
+  Ask(client, {{1, 0}}, outcomes);
+  outcomes.Await(1);
+  const auto demands = [this] {
+    uint64_t sum = 0;
+    for (const LayerTelemetry& layer : store_->Telemetry(false).layers) sum += layer.demands;
+    return sum;
+  };
+  while (demands() < kAccessRingEntries + 1) std::this_thread::yield();
+  EXPECT_EQ(demands(), kAccessRingEntries + 1);
 }
 
 TEST_F(StoreSchedulingTest, AReadThatFindsNoMemoryIsTriedAgainUntilTheDeadline) {

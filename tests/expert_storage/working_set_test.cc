@@ -63,7 +63,7 @@ TEST_F(WorkingSetTest, WithEverySlotPinnedThereIsNone) {
   for (int64_t e = 0; e < 8; ++e) pages_[0].Pin(Load(e));
   EXPECT_FALSE(Take(Purpose::kDemand).has_value());
   EXPECT_FALSE(Take(Purpose::kPrefetch).has_value());
-  EXPECT_EQ(set_.CountPinned(pages_), 8u);
+  EXPECT_EQ(pages_[0].CountPinned(), 8u);
   for (int64_t e = 0; e < 8; ++e) EXPECT_TRUE(table_.Find(e).has_value());
   pages_[0].Unpin(*set_.Find(5));
   EXPECT_EQ(Take(Purpose::kDemand), 5u);

@@ -45,18 +45,28 @@ std::optional<uint32_t> PinMapped(const ArenaView& view, int64_t expert) {
   return std::nullopt;
 }
 
+// Where this client holds too much already, the store says when it may have what is resident, too.
+std::optional<uint32_t> PinInRoom(const ArenaView& view, int64_t expert, bool has_room) {
+  if (has_room) return PinMapped(view, expert);
+  PinPage page = view.page;
+  if (!page.ReserveRoomForHits(1)) return std::nullopt;
+  const auto slot = PinMapped(view, expert);
+  page.GiveBackRoom(1);
+  return slot;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PinnedBatch>> PinnedBatch::PinResident(
     const ArenaView& view, BatchOwner& owner, absl::Span<const ExpertId> ids, absl::Time deadline,
     size_t max_batch) {
   auto batch = absl::WrapUnique(new PinnedBatch(view, owner, deadline));
-  ODMOE_RETURN_IF_ERROR(batch->Resolve(ids, max_batch));
-  batch->Pin();
+  ODMOE_ASSIGN_OR_RETURN(const size_t distinct, batch->Resolve(ids, max_batch));
+  batch->Pin(distinct);
   return batch;
 }
 
-absl::Status PinnedBatch::Resolve(absl::Span<const ExpertId> ids, size_t max_batch) {
+absl::StatusOr<size_t> PinnedBatch::Resolve(absl::Span<const ExpertId> ids, size_t max_batch) {
   FirstSeen first_seen(ids.size());
   std::vector<Entry> entries;
   entries.reserve(ids.size());
@@ -81,16 +91,17 @@ absl::Status PinnedBatch::Resolve(absl::Span<const ExpertId> ids, size_t max_bat
                      " for one caller at once"));
   }
   entries_ = std::move(entries);
-  return absl::OkStatus();
+  return distinct;
 }
 
-void PinnedBatch::Pin() {
+void PinnedBatch::Pin(size_t distinct) {
+  const bool room_for_all = view_.page.ReserveRoomForHits(distinct);
   for (Entry& entry : entries_) {
     if (entry.duplicate) {
       const Entry& first = entries_[entry.slot];
       entry.miss = first.miss;
       entry.slot = first.slot;
-    } else if (auto slot = PinMapped(view_, entry.expert)) {
+    } else if (const auto slot = PinInRoom(view_, entry.expert, room_for_all)) {
       entry.slot = *slot;
       view_.page.RecordAccess(entry.expert);
       ++hits_;
@@ -99,6 +110,7 @@ void PinnedBatch::Pin() {
       missing_.push_back(entry.expert);
     }
   }
+  if (room_for_all) view_.page.GiveBackRoom(distinct);
   if (hits_ > 0) view_.page.CountHits(hits_);
   if (!missing_.empty()) board_ = std::make_shared<MissBoard>(view_.page, missing_.size());
 }

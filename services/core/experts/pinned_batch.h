@@ -52,8 +52,9 @@ class BatchOwner {
 
 class PinnedBatch final : public ExpertBatch {
  public:
-  // Pins what is resident, without a call. NOT_FOUND: an unknown id. RESOURCE_EXHAUSTED: more than
-  // `max_batch` distinct ids. Then nothing is pinned.
+  // Pins what is resident, without a call, as far as the page has room; the rest is missing().
+  // NOT_FOUND: an unknown id. RESOURCE_EXHAUSTED: more than `max_batch` distinct ids. Then nothing
+  // is pinned.
   static absl::StatusOr<std::unique_ptr<PinnedBatch>> PinResident(const ArenaView& view,
                                                                   BatchOwner& owner,
                                                                   absl::Span<const ExpertId> ids,
@@ -88,8 +89,9 @@ class PinnedBatch final : public ExpertBatch {
 
   PinnedBatch(const ArenaView& view, BatchOwner& owner, absl::Time deadline)
       : view_(view), owner_(owner), deadline_(deadline) {}
-  absl::Status Resolve(absl::Span<const ExpertId> ids, size_t max_batch);
-  void Pin();
+  // The number of distinct experts.
+  absl::StatusOr<size_t> Resolve(absl::Span<const ExpertId> ids, size_t max_batch);
+  void Pin(size_t distinct);
   ExpertView View(const Entry& entry, uint32_t slot) const;
 
   ArenaView view_;

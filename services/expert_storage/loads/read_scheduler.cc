@@ -67,6 +67,15 @@ void ReadScheduler::Drop(int32_t tenant, int64_t expert) {
   --queued_;
 }
 
+uint64_t ReadScheduler::waiting() const {
+  uint64_t tenants = 0;
+  for (size_t tenant = 0; tenant < queues_.size(); ++tenant) {
+    const bool waits = !queues_[tenant].entries.empty() && !queues_[tenant].blocked;
+    tenants |= uint64_t{waits} << tenant;
+  }
+  return tenants;
+}
+
 void ReadScheduler::Block(int32_t tenant) {
   blocked_ += queues_[tenant].blocked ? 0 : 1;
   queues_[tenant].blocked = true;

@@ -37,6 +37,8 @@ class ReadScheduler {
   // `disk_shares` by tenant, above 0.
   ReadScheduler(std::vector<double> disk_shares, uint64_t turn_bytes);
 
+  // Another share for a tenant, above 0, from now on.
+  void SetShare(int32_t tenant, double share) { queues_[tenant].share = share; }
   void Push(int32_t tenant, const Entry& entry);
   // What goes next; stays where it is. Nothing: nothing is queued but for blocked tenants.
   std::optional<Pick> Next() const;
@@ -52,6 +54,8 @@ class ReadScheduler {
   bool blocked(int32_t tenant) const { return queues_[tenant].blocked; }
 
   bool empty() const { return queued_ == 0; }
+  // Tenants, a bit each, that have anything queued and are not blocked. Requires 64 at most.
+  uint64_t waiting() const;
   size_t queued() const { return queued_; }  // entries
   uint64_t queued_bytes(int32_t tenant) const { return queues_[tenant].bytes; }
   uint64_t charged_bytes(int32_t tenant) const { return queues_[tenant].charged; }

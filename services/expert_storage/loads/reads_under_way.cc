@@ -10,7 +10,12 @@ void ReadsUnderWay::Count(const ExpertLoad& load, bool add) {
                   : load.cause == ExpertLoad::Cause::kPrefetch ? prefetch_reads_
                                                                : restore_reads_;
   reads += add ? 1 : -1;
-  if (demand) demand_bytes_ += add ? load.bytes : -load.bytes;
+  if (!demand) return;
+  demand_bytes_ += add ? load.bytes : -load.bytes;
+  size_t& of_tenant = demand_reads_of_[load.tenant];
+  of_tenant += add ? 1 : -1;
+  const uint64_t bit = uint64_t{1} << load.tenant;
+  demanding_ = of_tenant > 0 ? demanding_ | bit : demanding_ & ~bit;
 }
 
 void ReadsUnderWay::Begin(ExpertLoad& load, absl::Time now) {

@@ -1,11 +1,13 @@
 // The reads that are at the source now.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <list>
 
 #include "absl/time/time.h"
 #include "services/expert_storage/loads/expert_load.h"
+#include "services/expert_storage/tenants/tenant_table.h"
 
 namespace odmoe {
 
@@ -27,8 +29,9 @@ class ReadsUnderWay {
 
   explicit ReadsUnderWay(const Options& options) : options_(options) {}
 
-  // What the source wants may change with its tuning.
+  // What the source wants may change with its tuning, and with who else reads from its disk.
   void set_desired_bytes(uint64_t bytes) { options_.desired_bytes = bytes; }
+  void set_max_stalled(size_t reads) { options_.max_stalled = reads; }
 
   void Begin(ExpertLoad& load, absl::Time now);
   // A demand has joined a read that was begun for something less urgent.
@@ -40,6 +43,8 @@ class ReadsUnderWay {
   // Nothing that is not stalled is being read for a demand, for a prefetch.
   bool NoDemand() const { return demand_reads_ == 0; }
   bool NoPrefetch() const { return prefetch_reads_ == 0; }
+  // Tenants, a bit each, on whose account demands are being read.
+  uint64_t demanding() const { return demanding_; }
   size_t restores() const { return restore_reads_; }
   size_t count() const { return reads_.size() + stalled_.size(); }
   size_t stalled() const { return stalled_.size(); }
@@ -62,6 +67,8 @@ class ReadsUnderWay {
   std::list<ExpertLoad*> stalled_;
   uint64_t demand_bytes_ = 0;
   size_t demand_reads_ = 0;
+  std::array<size_t, TenantTable::kMaxTenants> demand_reads_of_{};  // by tenant
+  uint64_t demanding_ = 0;
   size_t prefetch_reads_ = 0;
   size_t restore_reads_ = 0;
   absl::Duration mean_ = absl::Milliseconds(250);  // of reads, by exponential decay

@@ -44,8 +44,14 @@ class EvictionPolicy {
   // True: a resident expert's next use is expected before the layer of another expert, which is
   // wished for, is visited next. False also where the policy has no idea of time.
   virtual bool ExpectedSooner(int64_t, int64_t) { return false; }
-  // All residents, the victim last. Takes time as a sort does.
-  virtual std::vector<int64_t> MostWantedFirst() = 0;
+  // A resident expert and how much it is wanted: the lower, the more.
+  struct Rank {
+    double rank = 0.0;
+    int64_t expert = 0;
+  };
+  // All residents, unsorted, but that of those with the same rank the first is wanted most. One pass
+  // over all experts, so not for every demand.
+  virtual std::vector<Rank> Ranks() = 0;
   // What it has learned about experts, for a policy of the same kind over the same model to go on
   // from after a restart; not who is resident.
   virtual std::string SaveState() const { return {}; }
@@ -56,5 +62,8 @@ class EvictionPolicy {
   // Bytes it has allocated.
   virtual uint64_t bookkeeping_bytes() const = 0;
 };
+
+// Of EvictionPolicy::Ranks: the victim last.
+std::vector<int64_t> MostWantedFirst(std::vector<EvictionPolicy::Rank> ranks);
 
 }  // namespace odmoe

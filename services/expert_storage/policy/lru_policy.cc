@@ -73,19 +73,16 @@ void LruPolicy::LinkOldest(int64_t expert) {
   nodes_[sentinel].newer = self;
 }
 
-std::vector<int64_t> LruPolicy::MostWantedFirst() {
-  std::vector<int64_t> experts;
+std::vector<EvictionPolicy::Rank> LruPolicy::Ranks() {
+  std::vector<Rank> ranks;
   for (int32_t sentinel = expert_count_; sentinel < static_cast<int32_t>(nodes_.size());
        ++sentinel) {
+    // What has the same time, as restored experts have, is in its ring's order.
     for (int32_t at = nodes_[sentinel].older; at != sentinel; at = nodes_[at].older) {
-      experts.push_back(at);
+      ranks.push_back({-static_cast<double>(nodes_[at].time), at});
     }
   }
-  // Stable: what has the same time, as restored experts have, is in its ring's order.
-  std::stable_sort(experts.begin(), experts.end(), [this](int64_t a, int64_t b) {
-    return nodes_[a].time > nodes_[b].time;
-  });
-  return experts;
+  return ranks;
 }
 
 void LruPolicy::Unlink(int64_t expert) {

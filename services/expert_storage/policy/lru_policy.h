@@ -21,7 +21,7 @@ class LruPolicy final : public EvictionPolicy {
   void Skipped(int64_t expert) override { Demanded(0, expert); }
   void Removed(int64_t expert) override;
   int64_t Victim(int32_t tenant) override;
-  std::vector<int64_t> MostWantedFirst() override;
+  std::vector<Rank> Ranks() override;
   uint64_t bookkeeping_bytes() const override { return nodes_.capacity() * sizeof(Node); }
 
  private:

@@ -1,6 +1,5 @@
 #include "services/expert_storage/policy/scored_policy.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace odmoe {
@@ -34,19 +33,16 @@ bool ScoredPolicy::ExpectedSooner(int64_t resident, int64_t wished) {
   return Score(resident) + distance(resident) < distance(wished);
 }
 
-std::vector<int64_t> ScoredPolicy::MostWantedFirst() {
+std::vector<EvictionPolicy::Rank> ScoredPolicy::Ranks() {
   BeforeScores();
-  std::vector<std::pair<double, int64_t>> scored;
-  for (int64_t expert = 0; expert < layers_->expert_count(); ++expert) {
+  std::vector<Rank> ranks;
+  // Of equals the lowest index goes first.
+  for (int64_t expert = layers_->expert_count(); expert-- > 0;) {
     if (!residents_.resident(expert)) continue;
     const int32_t distance = layers_->Distance(now_, layers_->LayerOf(expert));
-    // Of equals the lowest index goes first.
-    scored.emplace_back(Score(expert) + step() * distance, -expert);
+    ranks.push_back({Score(expert) + step() * distance, expert});
   }
-  std::sort(scored.begin(), scored.end());
-  std::vector<int64_t> experts;
-  for (const auto& [score, negative] : scored) experts.push_back(-negative);
-  return experts;
+  return ranks;
 }
 
 void ScoredPolicy::ClientGone(uint64_t client) {

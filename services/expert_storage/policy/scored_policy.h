@@ -26,7 +26,7 @@ class ScoredPolicy : public EvictionPolicy {
   void Removed(int64_t expert) final { residents_.Remove(expert); }
   int64_t Victim(int32_t tenant) final;
   bool ExpectedSooner(int64_t resident, int64_t wished) final;
-  std::vector<int64_t> MostWantedFirst() final;
+  std::vector<Rank> Ranks() final;
   void ClientGone(uint64_t client) final;
   uint64_t bookkeeping_bytes() const override {
     return residents_.bookkeeping_bytes() + visits_.bookkeeping_bytes();

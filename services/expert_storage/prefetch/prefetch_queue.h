@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
 namespace odmoe {
 
@@ -17,22 +18,39 @@ struct PrefetchWish {
                        // client for the expert's layer makes the wish late
 };
 
-// A queue of bounded length. Not thread-safe: the store calls it under its lock.
+// A queue of bounded length. A client's wishes come in their order, clients take turns: one that
+// wishes for much neither delays nor drops the others' wishes. O(clients) a call. Not thread-safe:
+// the store calls it under its lock.
 class PrefetchQueue {
  public:
   explicit PrefetchQueue(size_t capacity) : capacity_(capacity) {}
 
-  // False: full; the oldest wish, the likeliest to be late, was dropped to make room.
+  // Another length from now on; how many wishes had to go for it.
+  size_t SetCapacity(size_t capacity);
+  // False: full; the oldest wish, the likeliest to be late, of the client with the most was dropped
+  // to make room.
   bool Push(const PrefetchWish& wish);
   std::optional<PrefetchWish> Pop();
   // Drops a client's wishes; how many.
   size_t Cancel(uint64_t client);
-  bool empty() const { return wishes_.empty(); }
-  size_t size() const { return wishes_.size(); }
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
 
  private:
-  const size_t capacity_;
-  std::deque<PrefetchWish> wishes_;
+  struct Wishes {
+    uint64_t client = 0;
+    std::deque<PrefetchWish> queue;  // not empty
+  };
+
+  Wishes& WishesOf(uint64_t client);
+  void DropOldest();
+  // A client has no wishes any more.
+  void Leave(size_t index);
+
+  size_t capacity_;
+  size_t size_ = 0;              // of all
+  std::vector<Wishes> clients_;  // that wish for anything
+  size_t next_ = 0;              // whose turn it is
 };
 
 }  // namespace odmoe

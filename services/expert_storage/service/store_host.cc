@@ -122,7 +122,9 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::OpenNew(std::shared_ptr<
   options.policy = options_.policy;
   options.shadow_policies = options_.shadow_policies;
   options.use_memfd = true;
+  options.source = source;
   options.tenants = options_.tenants;
+  options.shared_disks = shared_disks_;
   options.huge_pages = options_.huge_pages;
   options.lock_memory = options_.lock_memory;
   if (options_.populated) {

@@ -126,6 +126,8 @@ class StoreHost {
                        absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
 
   const Options options_;
+  // Of all models that are opened here: by their files, whoever's they are.
+  const std::shared_ptr<SharedDisks> shared_disks_ = std::make_shared<SharedDisks>();
   absl::Mutex change_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   Budget total_ ABSL_GUARDED_BY(change_mutex_);
   uint64_t closing_bytes_ ABSL_GUARDED_BY(change_mutex_) = 0;  // of closed models still in use

@@ -19,9 +19,9 @@ constexpr uint64_t kExperts = 100;
 
 class PinPageTest : public ::testing::Test {
  protected:
-  std::vector<int64_t> Take() {
+  std::vector<int64_t> Take(uint64_t most = kAccessRingEntries) {
     std::vector<int64_t> experts;
-    page_.TakeAccesses(kExperts, position_, experts);
+    page_.TakeAccesses(kExperts, page_.accesses(), most, position_, experts);
     return experts;
   }
   PinPageHeader& header() { return *reinterpret_cast<PinPageHeader*>(memory_.span().data()); }
@@ -48,6 +48,33 @@ TEST_F(PinPageTest, AccessesComeInTheirOrderOnce) {
   EXPECT_THAT(Take(), IsEmpty());
   page_.RecordAccess(7);
   EXPECT_THAT(Take(), ElementsAre(7));
+  for (int64_t e : {1, 2, 3, 4, 5}) page_.RecordAccess(e);
+  EXPECT_THAT(Take(2), ElementsAre(1, 2));
+  EXPECT_THAT(Take(2), ElementsAre(3, 4));
+  EXPECT_THAT(Take(), ElementsAre(5));
+}
+
+TEST_F(PinPageTest, RoomIsReservedUpToTheLimitAndEachPinnedSlotTakesItOnce) {
+  page_.SetSlotLimit(3);
+  ASSERT_TRUE(page_.ReserveRoomForHits(2));
+  page_.Pin(0);
+  page_.Pin(1);
+  page_.Pin(1);
+  page_.GiveBackRoom(2);
+  EXPECT_EQ(page_.held(), 2u);
+  EXPECT_EQ(page_.CountPinned(), 2u);
+  EXPECT_FALSE(page_.ReserveRoomForHits(2));
+  EXPECT_TRUE(page_.ReserveRoomForHits(1));
+  EXPECT_FALSE(page_.ReserveRoom(1, 3));
+  EXPECT_TRUE(page_.ReserveRoom(1, 4));
+  page_.GiveBackRoom(2);
+  page_.Unpin(1);
+  EXPECT_EQ(page_.held(), 2u);
+  page_.Unpin(1);
+  page_.Unpin(0);
+  EXPECT_EQ(page_.held(), 0u);
+  page_.SetSlotLimit(PinPage::kNoLimit);
+  EXPECT_TRUE(page_.ReserveRoomForHits(uint64_t{1} << 40));
 }
 
 TEST_F(PinPageTest, AFullRingForgetsTheOldest) {
@@ -62,7 +89,7 @@ TEST_F(PinPageTest, AHostileRingGivesNoIndexOutOfRangeAndNoEndlessWork) {
     for (uint32_t i = 0; i < kAccessRingEntries; ++i) words[i] = static_cast<uint32_t>(random());
     header().accesses.store(round % 3 == 0 ? random() : random() % 20000);
     std::vector<int64_t> experts;
-    page_.TakeAccesses(kExperts, position_, experts);
+    page_.TakeAccesses(kExperts, page_.accesses(), kAccessRingEntries, position_, experts);
     EXPECT_LE(experts.size(), kAccessRingEntries);
     for (int64_t e : experts) {
       ASSERT_GE(e, 0);

@@ -67,7 +67,8 @@ class ResidencyStress {
       table_.Publish(expert, {slot, static_cast<uint32_t>(round)});
       for (int c = 0; c < kClients; ++c) {
         accesses.clear();
-        pages_[c].TakeAccesses(kStressExperts, positions[c], accesses);
+        pages_[c].TakeAccesses(kStressExperts, pages_[c].accesses(), kAccessRingEntries,
+                               positions[c], accesses);
       }
       ++fills_;
     }

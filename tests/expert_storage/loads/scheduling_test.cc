@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "services/expert_storage/loads/read_scheduler.h"
 #include "services/expert_storage/loads/reads_under_way.h"
+#include "services/expert_storage/loads/shared_disks.h"
 #include "services/expert_storage/prefetch/prefetch_judge.h"
 #include "services/expert_storage/tenants/tenant_table.h"
 
@@ -105,6 +106,32 @@ TEST(ReadSchedulerTest, BlockedTenantsArePassedOverAndDroppedExpertsAreGone) {
   EXPECT_EQ(scheduler.queued_bytes(0), 10u);
   EXPECT_EQ(TakeNext(scheduler).entry.expert, 2);
   EXPECT_TRUE(scheduler.empty());
+}
+
+TEST(SharedDisksTest, StoresDivideADiskByTheirDemandingTenantsShares) {
+  const auto disks = std::make_shared<SharedDisks>();
+  const std::vector<double> shares = {1.0, 3.0, 2.0};
+  const auto a = disks->Join({7}, shares);
+  auto b = disks->Join({8, 7}, shares);
+  const auto elsewhere = disks->Join({9}, shares);
+  elsewhere->SetDemanding(0b111);
+  a->SetDemanding(0b001);
+  // Who demands nothing takes nothing, and who reads from other disks neither.
+  EXPECT_EQ(a->Divide().part, 1.0);
+  EXPECT_FALSE(a->OthersDemand());
+  EXPECT_TRUE(b->OthersDemand());
+  b->SetDemanding(0b010);
+  EXPECT_EQ(a->Divide().part, 0.25);
+  EXPECT_EQ(b->Divide().part, 0.75);
+  EXPECT_THAT(a->Divide().shares, ElementsAre(1.0, 3.0, 2.0));
+  // A tenant of both divides its share: 1/2 of 1 here, 1/2 and 3 there.
+  b->SetDemanding(0b011);
+  EXPECT_EQ(a->Divide().part, 0.125);
+  EXPECT_EQ(b->Divide().part, 0.875);
+  EXPECT_THAT(b->Divide().shares, ElementsAre(0.5, 3.0, 2.0));
+  EXPECT_EQ(elsewhere->Divide().part, 1.0);
+  b.reset();
+  EXPECT_EQ(a->Divide().part, 1.0);
 }
 
 ExpertLoad LoadOf(uint64_t bytes, ExpertLoad::Cause cause = ExpertLoad::Cause::kDemand) {

@@ -294,7 +294,7 @@ TEST_P(PoliciesTest, ResidentsAreRankedAndWhatIsRestoredComesLast) {
   for (const int64_t e : {3, 1, 0}) policy->Inserted(e, kDefaultTenant, Arrival::kDemanded);
   policy->Inserted(15, kDefaultTenant, Arrival::kRestored);
   policy->Inserted(7, kDefaultTenant, Arrival::kRestored);
-  const std::vector<int64_t> ranked = policy->MostWantedFirst();
+  const std::vector<int64_t> ranked = MostWantedFirst(policy->Ranks());
   ASSERT_EQ(ranked.size(), 5u);
   EXPECT_EQ(ranked.back(), policy->Victim(kAnyTenant));
   EXPECT_TRUE(ranked.back() == 7 || ranked.back() == 15);
