@@ -112,7 +112,7 @@ TEST_F(StoreTelemetryTest, TellsOfReadsLayersExpertsAndWhoAsked) {
   ASSERT_EQ(t.experts.size(), 8u);
   EXPECT_EQ(t.experts[0], (ExpertHeat{2, true}));
   EXPECT_EQ(t.experts[7], (ExpertHeat{1, false}));
-  ASSERT_EQ(t.clients.size(), 2u);  // this process, and what is sent to others
+  ASSERT_EQ(t.clients.size(), 3u);  // here, sent to others, computed for others
   EXPECT_TRUE(t.clients[0].local && t.clients[1].local);
   EXPECT_EQ(t.clients[0].use.hits, 1u);
   EXPECT_EQ(t.clients[0].use.misses, 3u);
@@ -150,10 +150,10 @@ TEST_F(StoreTelemetryTest, WhatATenantsClientsHadStaysWhenTheyLeave) {
   StoreTelemetry t = store_->Telemetry(false);
   EXPECT_EQ(t.tenants[1].clients, 1u);
   EXPECT_EQ(t.tenants[1].use.hits, 5u);
-  EXPECT_EQ(t.clients[2].name, "worker");
+  EXPECT_EQ(t.clients[3].name, "worker");
   store_->EndSession(client);
   t = store_->Telemetry(false);
-  EXPECT_EQ(t.clients.size(), 2u);
+  EXPECT_EQ(t.clients.size(), 3u);
   EXPECT_EQ(t.tenants[1].clients, 0u);
   EXPECT_EQ(t.tenants[1].use.hits, 5u);
   EXPECT_EQ(t.tenants[1].use.stall_ns, 7u);
