@@ -1,8 +1,11 @@
 #include "clients/cpp/remote_expert_source.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -50,6 +53,18 @@ struct Transfer {
   }
   bool complete() const { return received == into.size(); }
 };
+
+// gRPC allocates what it receives into and frees it when it has been copied. malloc gives that back
+// to the system each time, and each page faults again: a third of all the time it takes to receive.
+// These bounds keep as much as is under way on a connection or two. Setting one fixes both, which
+// malloc would otherwise raise to 32 and 64 MiB by itself.
+void KeepReceiveBuffers() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    mallopt(M_TRIM_THRESHOLD, 8 << 20);
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  });
+}
 
 bool WorthRetrying(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) ||
@@ -236,6 +251,7 @@ absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(
   ODMOE_ASSIGN_OR_RETURN(const auto admin,
                          ExpertStorageAdmin::Connect(endpoint, absl::Seconds(10)));
   ODMOE_ASSIGN_OR_RETURN(auto description, admin->DescribeModel(model));
+  KeepReceiveBuffers();
   std::vector<std::shared_ptr<grpc::Channel>> channels(
       std::clamp<size_t>(options.connections, 1, std::max<size_t>(1, options.streams)));
   for (auto& channel : channels) {

@@ -9,9 +9,15 @@
 namespace odmoe {
 namespace {
 
-// Read from a socket at once, and on its way before it is asked for.
-constexpr int kBulkReadBytes = 1 << 20;
+// The buffers a socket is read into. Small enough to be in the cache still when they are copied on:
+// a tenth less of the processor's time than with 1 MiB.
+constexpr int kBulkReadBytes = 128 << 10;
+// On its way before it is asked for: what a path of 10 Gbit/s and 3 ms holds. gRPC's own estimate of
+// the path, which would raise it further, is turned off: what is under way then is more than malloc
+// keeps, and page faults cost more than it gains.
 constexpr int kBulkLookaheadBytes = 4 << 20;
+// With the estimate goes the size of frames, 16 KiB at first. A chunk of ReadExpert in one.
+constexpr int kBulkFrameBytes = (1 << 20) + 64;
 
 }  // namespace
 
@@ -43,6 +49,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& en
     arguments.SetInt(GRPC_ARG_TCP_READ_CHUNK_SIZE, kBulkReadBytes);
     arguments.SetInt(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, kBulkReadBytes);
     arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kBulkLookaheadBytes);
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, kBulkFrameBytes);
   }
   return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
 }
