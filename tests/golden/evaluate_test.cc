@@ -12,17 +12,12 @@
 #include "nlohmann/json.hpp"
 #include "services/expert_storage/open_expert_store.h"
 #include "services/inference/engine/local_language_model.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_kimi.h"
 
 namespace odmoe {
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 std::unique_ptr<LanguageModel> OpenWhole(const std::string& directory,
                                          InputObserver* observer = nullptr) {
