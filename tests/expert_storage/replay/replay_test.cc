@@ -299,9 +299,9 @@ Routing Sticky(uint32_t percent) {
   };
 }
 
-// Routing that no model has, or none alone: nothing to learn from, everything anew, all the same. At
-// exactly one token's demand LRU holds the last token's experts and no others; where those are the
-// best guess, as in the last two, or as good as any, the default is a little below it.
+// Routing that no model has, or none alone: nothing to learn from, everything anew, all the same.
+// At exactly one token's demand LRU holds the last token's experts and no others; where those are
+// the best guess, as in the last two, or as good as any, the default is a little below it.
 TEST(ReplayTest, TheDefaultIsNotBelowLruOnMadeRouting) {
   const auto by_chance = [](int, int, std::mt19937&) { return std::set<int32_t>{}; };
   struct Case {
