@@ -1,5 +1,6 @@
 #include "services/expert_storage/service/expert_storage_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "odmoe/expert_storage/v1/expert_storage_service.grpc.pb.h"
@@ -61,14 +62,14 @@ class Service final : public Contract, public ExpertStorageServer {
 
   Unary* OpenModel(Context* context, const v1::OpenModelRequest* request,
                    v1::OpenModelResponse* response) override {
-    return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
+    return ServeChange(context, [this, request, response](const ServerCall&) {
       return Open(*request, *response);
     });
   }
 
   Unary* CloseModel(Context* context, const v1::CloseModelRequest* request,
                     v1::CloseModelResponse*) override {
-    return ServeUnary(context, executor_, [this, request](const ServerCall&) -> absl::Status {
+    return ServeChange(context, [this, request](const ServerCall&) -> absl::Status {
       ODMOE_RETURN_IF_ERROR(CheckName("model", request->model()));
       return models_.Close(request->model());
     });
@@ -76,8 +77,8 @@ class Service final : public Contract, public ExpertStorageServer {
 
   Unary* ResizeBudget(Context* context, const v1::ResizeBudgetRequest* request,
                       v1::ResizeBudgetResponse* response) override {
-    return ServeUnary(context, executor_, [this, request, response](const ServerCall&) {
-      return Resize(*request, *response);
+    return ServeChange(context, [this, request, response](const ServerCall& call) {
+      return Resize(*request, call.deadline, *response);
     });
   }
 
@@ -132,6 +133,17 @@ class Service final : public Contract, public ExpertStorageServer {
   }
 
  private:
+  // Changes of models run one at a time (StoreHost) and take what time they must: on a thread of
+  // their own, since those of the executor are what sessions are served by.
+  template <typename Handler>
+  Unary* ServeChange(Context* context, Handler handler) {
+    return ServeUnary(context, changes_, [handler](const ServerCall& call) -> absl::Status {
+      // Others' changes have taken longer than its caller would wait.
+      if (call.cancellation->cancelled()) return absl::CancelledError("the caller is gone");
+      return handler(call);
+    });
+  }
+
   absl::Status Open(const v1::OpenModelRequest& request, v1::OpenModelResponse& response) {
     ODMOE_RETURN_IF_ERROR(CheckOpenModel(request));
     ODMOE_ASSIGN_OR_RETURN(const Budget budget, FromProto(request.budget()));
@@ -142,7 +154,8 @@ class Service final : public Contract, public ExpertStorageServer {
     return absl::OkStatus();
   }
 
-  absl::Status Resize(const v1::ResizeBudgetRequest& request, v1::ResizeBudgetResponse& response) {
+  absl::Status Resize(const v1::ResizeBudgetRequest& request, absl::Time call_deadline,
+                      v1::ResizeBudgetResponse& response) {
     ODMOE_RETURN_IF_ERROR(CheckName("model", request.model()));
     if (request.total() && !request.model().empty()) {
       return InvalidField("total", "a model is named too, expected one of the two");
@@ -152,7 +165,7 @@ class Service final : public Contract, public ExpertStorageServer {
     if (request.has_timeout()) {
       ODMOE_ASSIGN_OR_RETURN(timeout, TimeoutFromProto("timeout", request.timeout()));
     }
-    const absl::Time deadline = absl::Now() + timeout;
+    const absl::Time deadline = std::min(call_deadline, absl::Now() + timeout);
     ODMOE_RETURN_IF_ERROR(request.total() ? models_.ResizeTotal(budget, deadline)
                                           : models_.Resize(request.model(), budget, deadline));
     for (const auto& model : models_.List()) *response.add_models() = OpenedModelOf(*model);
@@ -165,6 +178,7 @@ class Service final : public Contract, public ExpertStorageServer {
   StatsWatches watches_;
   const absl::Duration stream_patience_;
   ThreadPool executor_;
+  ThreadPool changes_{1};
   ExecuteCalls execute_;
 };
 

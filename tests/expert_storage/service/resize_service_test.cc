@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "clients/cpp/expert_storage_admin.h"
 #include "clients/cpp/mapped_descriptor.h"
@@ -42,7 +43,9 @@ class ResizeServiceTest : public ::testing::Test {
   absl::Status ResizeTo(uint64_t slots) {
     const Budget budget = {Budget::Kind::kBytes, slots * slot_bytes_, 0.0};
     const auto models = admin_->ResizeBudget("model", budget, absl::Seconds(30));
-    if (models.ok()) EXPECT_EQ((*models)[0].slot_count, slots);
+    if (models.ok()) {
+      EXPECT_EQ((*models)[0].slot_count, slots);
+    }
     return models.status();
   }
 
@@ -123,6 +126,52 @@ TEST_F(ResizeServiceTest, WhoDoesNotAnswerLosesItsSessionAndTheBudgetStaysUntilI
   }
   EXPECT_EQ(admin_->Stats("model")->store.slot_count, 8u);
   for (int i = 0; i < 100; ++i) CheckOne(*awake, random);
+}
+
+// More changes than the service has threads, the first of which waits for a pin.
+TEST_F(ResizeServiceTest, ChangesThatWaitHoldUpNobodyElse) {
+  namespace v1 = expert_storage::v1;
+  constexpr int kChanges = 24;
+  auto model = server_.models.Find("model").value();
+  auto pin = model->store->Acquire({{0, 0}}, absl::Now() + absl::Minutes(1)).value();
+  ASSERT_TRUE(pin->Wait(0).ok());
+  const auto stub = v1::ExpertStorageService::NewStub(MakeChannel(server_.endpoint).value());
+  struct Change {
+    grpc::ClientContext context;
+    v1::ResizeBudgetRequest request;
+    v1::ResizeBudgetResponse response;
+    absl::Notification over;
+    grpc::Status status;
+  };
+  std::vector<Change> changes(kChanges);
+  for (Change& change : changes) {
+    SetDeadline(change.context, absl::Now() + absl::Minutes(2));
+    change.request.set_model("model");
+    change.request.mutable_budget()->set_bytes(static_cast<int64_t>(slot_bytes_));
+    change.request.mutable_timeout()->set_seconds(100);
+    stub->async()->ResizeBudget(&change.context, &change.request, &change.response,
+                                [&change](grpc::Status status) {
+                                  change.status = std::move(status);
+                                  change.over.Notify();
+                                });
+  }
+  // On the same connection, so the changes have come when it is answered.
+  grpc::ClientContext context;
+  SetDeadline(context, absl::Now() + absl::Seconds(30));
+  v1::ListModelsResponse listed;
+  EXPECT_TRUE(stub->ListModels(&context, {}, &listed).ok());
+  // Nor sessions.
+  const auto client = ConnectSharedMemoryStore(server_.endpoint, "model");
+  EXPECT_TRUE(client.ok()) << client.status();
+  // Who gives up while it waits is not served after all.
+  Change& last = changes.back();
+  last.context.TryCancel();
+  last.over.WaitForNotification();
+  EXPECT_EQ(last.status.error_code(), grpc::StatusCode::CANCELLED);
+  pin.reset();
+  for (Change& change : changes) change.over.WaitForNotification();
+  for (int i = 0; i + 1 < kChanges; ++i) EXPECT_TRUE(changes[i].status.ok()) << i;
+  EXPECT_EQ(model->store->Stats()->slot_count, 1u);
 }
 
 }  // namespace
