@@ -38,6 +38,10 @@ constexpr size_t kMaxConnections = 1024;
 constexpr absl::Duration kTokenTimeout = absl::Seconds(5);
 constexpr absl::Duration kAcceptBackOff = absl::Milliseconds(100);
 constexpr size_t kMaxFds = DescriptorServer::kMaxFds;
+constexpr absl::string_view kDirectoryPrefix = "odmoe-expert-storage-";
+constexpr absl::string_view kSocketPrefix = "expert-storage-";
+// From the making of a directory or socket to somebody's listening there.
+constexpr absl::Duration kStarting = absl::Seconds(10);
 
 // The socket's own lock: a packet may be sent by any thread while the server's closes it.
 class SocketPeer final : public DescriptorServer::Peer {
@@ -101,27 +105,34 @@ bool SocketPeer::SendPacket(absl::string_view packet, absl::Span<const int> fds)
          static_cast<ssize_t>(packet.size());
 }
 
-absl::StatusOr<std::string> PrivateDirectory() {
+// What is in a directory and begins so, and has not been made just now: another store may be about
+// to use it.
+std::vector<std::string> LeftBehind(const std::filesystem::path& directory,
+                                    absl::string_view prefix) {
+  std::vector<std::string> paths;
   std::error_code error;
-  std::filesystem::path base = std::filesystem::temp_directory_path(error);
-  if (error) base = "/tmp";
-  std::string name = (base / "odmoe-expert-storage-XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) return SocketError(name, "mkdtemp");
-  return name;
+  auto entry = std::filesystem::directory_iterator(directory, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    struct stat info;
+    const std::string path = entry->path().string();
+    if (absl::StartsWith(entry->path().filename().string(), prefix) &&
+        lstat(path.c_str(), &info) == 0 && info.st_uid == geteuid() &&
+        absl::Now() - absl::TimeFromTimespec(info.st_mtim) > kStarting) {
+      paths.push_back(path);
+    }
+  }
+  return paths;
 }
 
 // Sockets of processes that were killed; nobody answers there.
 void RemoveDeadSockets(const std::string& directory) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
-    const std::string path = entry.path().string();
-    if (!absl::StartsWith(entry.path().filename().string(), "expert-storage-") ||
-        !entry.is_socket(error)) {
-      continue;
-    }
+  for (const std::string& path : LeftBehind(directory, kSocketPrefix)) {
+    std::error_code error;
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof(address.sun_path)) continue;
+    if (!std::filesystem::is_socket(path, error) || path.size() >= sizeof(address.sun_path)) {
+      continue;
+    }
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return;
@@ -133,12 +144,26 @@ void RemoveDeadSockets(const std::string& directory) {
   }
 }
 
+absl::StatusOr<std::string> PrivateDirectory() {
+  std::error_code error;
+  std::filesystem::path base = std::filesystem::temp_directory_path(error);
+  if (error) base = "/tmp";
+  // Those of stores that were killed; where one lives, its socket keeps its directory.
+  for (const std::string& left : LeftBehind(base, kDirectoryPrefix)) {
+    RemoveDeadSockets(left);
+    rmdir(left.c_str());
+  }
+  std::string name = (base / absl::StrCat(kDirectoryPrefix, "XXXXXX")).string();
+  if (mkdtemp(name.data()) == nullptr) return SocketError(name, "mkdtemp");
+  return name;
+}
+
 class Server final : public DescriptorServer {
  public:
   Server(std::string directory, bool own_directory)
       : directory_(std::move(directory)),
         own_directory_(own_directory),
-        path_(absl::StrCat(directory_, "/expert-storage-", getpid(), ".socket")) {}
+        path_(absl::StrCat(directory_, "/", kSocketPrefix, getpid(), ".socket")) {}
 
   ~Server() override {
     if (thread_.joinable()) {
@@ -173,7 +198,8 @@ class Server final : public DescriptorServer {
         bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
       const absl::Status status = SocketError(path_, "bind");
       close(fd);
-      return status;
+      return absl::UnavailableError(absl::StrCat(
+          status.message(), "; the folder must be there, and this user's to write to"));
     }
     listen_fd_ = fd;
     if (chmod(path_.c_str(), S_IRUSR | S_IWUSR) != 0) return SocketError(path_, "chmod");

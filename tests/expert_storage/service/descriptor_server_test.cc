@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <iterator>
@@ -212,19 +213,60 @@ TEST(DescriptorServerStartTest, ItsOwnDirectoryIsPrivateAndRemoved) {
   EXPECT_FALSE(std::filesystem::exists(directory));
 }
 
-TEST(DescriptorServerStartTest, ADeadStoresSocketIsRemovedAndALiveOnesIsNot) {
-  const TemporaryDirectory directory;
+// A socket that was bound and is listened to by nobody.
+void BindDeadSocket(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+  const OwnedFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+}
+
+void MakeOld(const std::string& path) {
+  timespec times[2] = {};
+  ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+TEST(DescriptorServerStartTest, ADeadStoresSocketIsRemovedAndALiveOnesIsNot) {
+  const TemporaryDirectory directory;
+  const auto live = DescriptorServer::Start(directory.path()).value();
+  const std::string alive = directory / "expert-storage-0.socket";
+  std::filesystem::rename(live->socket_path(), alive);
   const std::string dead = directory / "expert-storage-1.socket";
-  std::strncpy(address.sun_path, dead.c_str(), sizeof(address.sun_path) - 1);
-  {
-    const OwnedFd fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    ASSERT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  }
+  const std::string starting = directory / "expert-storage-2.socket";
+  for (const std::string& path : {dead, starting}) BindDeadSocket(path);
+  for (const std::string& path : {dead, alive}) MakeOld(path);
   const auto server = DescriptorServer::Start(directory.path()).value();
   EXPECT_FALSE(std::filesystem::exists(dead));
+  // Bound just now, its store may be about to listen.
+  EXPECT_TRUE(std::filesystem::exists(starting));
+  EXPECT_TRUE(std::filesystem::exists(alive));
   EXPECT_TRUE(std::filesystem::exists(server->socket_path()));
+  std::filesystem::remove(alive);
+}
+
+TEST(DescriptorServerStartTest, APrivateDirectoryOfAKilledStoreIsRemoved) {
+  const TemporaryDirectory base;
+  const char* old = getenv("TMPDIR");
+  const std::string before = old == nullptr ? "" : old;
+  ASSERT_EQ(setenv("TMPDIR", base.path().c_str(), 1), 0);
+  const std::string killed = base / "odmoe-expert-storage-abcdef";
+  const std::string others = base / "odmoe-expert-storage-ghijkl";
+  for (const std::string& path : {killed, others}) std::filesystem::create_directory(path);
+  BindDeadSocket(killed + "/expert-storage-1.socket");
+  MakeOld(killed + "/expert-storage-1.socket");
+  WriteFileOrDie(others + "/notes", "not a socket");
+  for (const std::string& path : {killed, others}) MakeOld(path);
+  const auto live = DescriptorServer::Start("").value();
+  const auto server = DescriptorServer::Start("").value();
+  EXPECT_FALSE(std::filesystem::exists(killed));
+  EXPECT_TRUE(std::filesystem::exists(others + "/notes"));
+  EXPECT_TRUE(std::filesystem::exists(live->socket_path()));
+  if (before.empty()) {
+    unsetenv("TMPDIR");
+  } else {
+    setenv("TMPDIR", before.c_str(), 1);
+  }
 }
 
 TEST(DescriptorServerStartTest, ADirectoryThatIsNotThereIsUnavailable) {
