@@ -55,12 +55,7 @@ struct Flags {
   std::string metrics;
 };
 
-void Describe(CLI::App& app, Flags& flags) {
-  app.description(
-      "Serves the experts of a Mixture-of-Experts model to inference processes, from a working "
-      "set\n"
-      "in memory that never outgrows its budget. Processes on this host read it in place.\n\n"
-      "Example: odmoe-expert-storage --model /models/kimi --expert-budget 25%");
+void AddServingOptions(CLI::App& app, Flags& flags) {
   app.add_option("--listen", flags.listen,
                  "Address to serve: HOST:PORT (port 0: any free one) or unix:/path")
       ->capture_default_str();
@@ -74,6 +69,9 @@ void Describe(CLI::App& app, Flags& flags) {
   app.add_option("--remote", flags.remote,
                  "Take the experts from the store at HOST:PORT on another host instead of from "
                  "files here: those of its model --model, or of its only one");
+}
+
+void AddMemoryOptions(CLI::App& app, Flags& flags) {
   app.add_option("--expert-budget", flags.budget,
                  "Memory for the experts of all models together, a hard bound: auto (what the "
                  "machine and its cgroup leave, minus a reserve), a share of all experts (25%), or "
@@ -85,6 +83,9 @@ void Describe(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_flag("--lock-memory", flags.lock_memory,
                "Keep experts from being swapped out, where the system allows it (ulimit -l)");
+}
+
+void AddReadingOptions(CLI::App& app, Flags& flags) {
   app.add_option("--source", flags.source,
                  "How to read experts: direct (past the page cache), mmap, or auto")
       ->capture_default_str();
@@ -99,6 +100,9 @@ void Describe(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(1, 256));
   app.add_option("--io-split", flags.io_split,
                  "Largest of these requests, a multiple of 4 KiB (512KiB); measured if not given");
+}
+
+void AddClientOptions(CLI::App& app, Flags& flags) {
   app.add_option("--socket-dir", flags.socket_dir,
                  "Folder for the socket that shares the memory with clients on this host; a "
                  "private one in the temporary directory if not given");
@@ -110,6 +114,9 @@ void Describe(CLI::App& app, Flags& flags) {
   app.add_option("--metrics", flags.metrics,
                  "Serve Prometheus metrics at http://HOST:PORT/metrics (port 0: any free one)")
       ->type_name("HOST:PORT");
+}
+
+void AddPolicyOptions(CLI::App& app, Flags& flags) {
   app.add_flag("--no-prefetch", flags.no_prefetch, "Never read an expert before it is demanded");
   app.add_option("--policy", flags.policy,
                  "What to evict: default (learns from routing), lru, lfu, lfru or next-use; "
@@ -130,6 +137,19 @@ void Describe(CLI::App& app, Flags& flags) {
                  "Seconds between two savings of that list; it is also saved at the end")
       ->check(CLI::Range(0.01, 1e6))
       ->capture_default_str();
+}
+
+void Describe(CLI::App& app, Flags& flags) {
+  app.description(
+      "Serves the experts of a Mixture-of-Experts model to inference processes, from a working "
+      "set\n"
+      "in memory that never outgrows its budget. Processes on this host read it in place.\n\n"
+      "Example: odmoe-expert-storage --model /models/kimi --expert-budget 25%");
+  AddServingOptions(app, flags);
+  AddMemoryOptions(app, flags);
+  AddReadingOptions(app, flags);
+  AddClientOptions(app, flags);
+  AddPolicyOptions(app, flags);
 }
 
 absl::StatusOr<TenantTable> ReadTenants(const Flags& flags) {
@@ -245,6 +265,11 @@ absl::Status OpenFirstModels(const Flags& flags, StoreHost& models) {
 }
 
 absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
+  if (flags.roots.empty() && flags.models.empty() && flags.remote.empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to serve: give --model MODEL, or --root FOLDER for clients to open models in, or "
+        "--remote HOST:PORT");
+  }
   StoreHost::Options options;
   options.roots = flags.roots;
   options.prefetch = !flags.no_prefetch;
@@ -258,7 +283,11 @@ absl::Status Serve(const Flags& flags, TerminationSignals& signals) {
   options.lock_memory = flags.lock_memory;
   options.populated = PopulateProgress();
   StoreHost models(std::move(options));
-  ODMOE_RETURN_IF_ERROR(OpenFirstModels(flags, models));
+  {
+    // Memory for a large budget takes minutes; until it serves there is nothing to end in order.
+    const TerminationSignals::AtOnce at_once(signals);
+    ODMOE_RETURN_IF_ERROR(OpenFirstModels(flags, models));
+  }
   ExpertStorageServiceOptions service_options;
   service_options.socket_directory = flags.socket_dir;
   service_options.compute_threads = flags.compute_threads;

@@ -128,6 +128,7 @@ absl::Status Serve(const Flags& flags, odmoe::TerminationSignals& signals) {
   ODMOE_ASSIGN_OR_RETURN(const auto service, odmoe::InferenceService::Create(std::move(options)));
   if (!flags.model.empty()) {
     const std::string path = std::filesystem::absolute(flags.model);
+    const odmoe::TerminationSignals::AtOnce at_once(signals);
     ODMOE_RETURN_IF_ERROR(service->LoadModel(path, flags.context_length).status());
   }
   odmoe::RpcServerOptions server_options;

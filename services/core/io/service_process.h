@@ -4,8 +4,10 @@
 #include <signal.h>
 
 #include <string>
+#include <thread>
 
 #include "absl/status/status.h"
+#include "services/core/io/owned_fd.h"
 
 namespace odmoe {
 
@@ -16,6 +18,24 @@ class TerminationSignals {
   TerminationSignals();
   // Waits for the first signal and returns its number. A second one ends the process at once.
   int Wait();
+
+  // While it lives the first signal ends the process at once, as if nobody had them blocked: for a
+  // start that takes long, when there is nothing yet to end in order.
+  class AtOnce {
+   public:
+    // `signals` outlives it.
+    explicit AtOnce(const TerminationSignals& signals);
+    ~AtOnce();
+    AtOnce(const AtOnce&) = delete;
+    AtOnce& operator=(const AtOnce&) = delete;
+
+   private:
+    void Watch();
+
+    const OwnedFd signals_;
+    const OwnedFd over_;  // readable once it is to go
+    std::thread thread_;
+  };
 
  private:
   sigset_t signals_;
