@@ -46,6 +46,7 @@ void AddCommands(CLI::App& app, Invocation& invocation) {
   AddGenerateCommand(app, invocation);
   AddServeCommand(app, invocation);
   AddLoadCommand(app, invocation);
+  AddUnloadCommand(app, invocation);
   AddResizeCommand(app, invocation);
   AddJobsCommand(app, invocation);
   AddUploadCommand(app, invocation);

@@ -143,6 +143,7 @@ INSTANTIATE_TEST_SUITE_P(
         Usage{"ResizeNowhere", {"resize", "25%"}, "--endpoint"},
         Usage{"ResizeToNothing", {"resize", "0"}, "not a budget"},
         Usage{"LoadNowhere", {"load", "m"}, "--expert-store"},
+        Usage{"UnloadNowhere", {"unload"}, "--expert-store"},
         Usage{"JobsWithoutVerb", {"jobs"}, "odmoe jobs --help"}),
     [](const auto& info) { return std::string(info.param.name); });
 
@@ -156,7 +157,7 @@ TEST(MessagesTest, WithJsonAnErrorIsAnObjectToo) {
 TEST(MessagesTest, VersionAndHelpSucceed) {
   EXPECT_THAT(Odmoe({"--version"}).out, StartsWith("odmoe 0."));
   for (const std::string command : {"convert", "inspect", "toy", "tokenize", "score", "generate",
-                                    "serve", "load", "resize", "jobs", "stats"}) {
+                                    "serve", "load", "unload", "resize", "jobs", "stats"}) {
     const ProcessOutput output = Odmoe({command, "--help"});
     EXPECT_EQ(output.exit.code, 0) << command;
     EXPECT_THAT(output.out, HasSubstr(absl::StrCat("Examples:\n  odmoe ", command)));

@@ -176,6 +176,15 @@ TEST(SameTokensTest, FromAModelLoadedAfterTheServicesStarted) {
   EXPECT_LE(loaded["store"]["slot_count"].get<int>(),
             loaded["store"]["expert_count"].get<int>() / 4);
   ExpectReferenceTokens("tiny-kimi", {"--endpoint", inference.endpoint});
+  // Out of both again, the store's memory too, and back with another budget.
+  const nlohmann::json unloaded = OdmoeJson({"unload", "tiny-kimi", "--endpoint",
+                                             inference.endpoint, "--expert-store",
+                                             store.endpoint, "--json"});
+  EXPECT_EQ(unloaded["unloaded"].size(), 2u);
+  loaded = OdmoeJson({"load", TinyKimi(), "--expert-store", store.endpoint, "--expert-budget",
+                      "50%", "--endpoint", inference.endpoint, "--json"});
+  EXPECT_GT(loaded["store"]["slot_count"].get<int>(),
+            loaded["store"]["expert_count"].get<int>() / 4);
 }
 
 // The text of a reply of /v1/completions, streamed or not.

@@ -24,6 +24,7 @@ void AddImatrixCommand(CLI::App& app, Invocation& invocation);
 void AddGenerateCommand(CLI::App& app, Invocation& invocation);
 void AddServeCommand(CLI::App& app, Invocation& invocation);
 void AddLoadCommand(CLI::App& app, Invocation& invocation);
+void AddUnloadCommand(CLI::App& app, Invocation& invocation);
 void AddResizeCommand(CLI::App& app, Invocation& invocation);
 void AddJobsCommand(CLI::App& app, Invocation& invocation);
 void AddUploadCommand(CLI::App& app, Invocation& invocation);

@@ -67,7 +67,7 @@ absl::StatusOr<uint64_t> ResolveBudget(const Budget& budget, uint64_t total_byte
     return absl::ResourceExhaustedError(
         absl::StrCat("expert budget of ", bytes, " bytes (", FormatBytes(bytes),
                      ") is below what one layer demands, ", minimum_bytes, " bytes (",
-                     FormatBytes(minimum_bytes), "); give --expert-budget at least that",
+                     FormatBytes(minimum_bytes), "); a budget must be at least that",
                      budget.kind == Budget::Kind::kAuto
                          ? ", or leave the process more memory: auto keeps a reserve"
                          : ""));

@@ -88,8 +88,9 @@ absl::StatusOr<std::shared_ptr<HostedModel>> StoreHost::Open(const std::string& 
       return absl::FailedPreconditionError(absl::StrCat(
           model->name, " is open already, ",
           member.model->directory == model->directory
-              ? "with another budget: resize it, or close it first"
-              : absl::StrCat("from ", member.model->directory, ": close it first")));
+              ? "with another budget: resize it (odmoe resize), or close it first (odmoe unload)"
+              : absl::StrCat("from ", member.model->directory,
+                             ": close it first (odmoe unload)")));
     }
   }
   auto opened = OpenNew(std::move(model), budget, source);

@@ -63,13 +63,13 @@ absl::StatusOr<ModelInfo> ModelHost::Load(const std::string& path, int32_t conte
 absl::StatusOr<ModelInfo> ModelHost::FindLoaded(const std::string& path, int32_t context_length) {
   if (loaded_->path != path) {
     return absl::FailedPreconditionError(
-        absl::StrCat("model '", loaded_->info.name, "' is loaded; unload it first"));
+        absl::StrCat("model '", loaded_->info.name, "' is loaded; unload it first (odmoe unload)"));
   }
   if (context_length != 0 && context_length != loaded_->info.context_length) {
     return absl::FailedPreconditionError(
         absl::StrCat("model '", loaded_->info.name, "' is loaded with a context of ",
                      loaded_->info.context_length, " tokens, not ", context_length,
-                     "; unload it first"));
+                     "; unload it first (odmoe unload)"));
   }
   return loaded_->info;
 }
