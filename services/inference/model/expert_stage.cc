@@ -220,23 +220,38 @@ absl::Status ExpertStage::RunHere(const Step& step, const LayerWeights& weights,
                                   Activations& x, absl::FunctionRef<void()> meanwhile) {
   if (here_.empty()) meanwhile();
   // Experts that do not fit the store at once come in waves.
-  const size_t wave = std::max<size_t>(1, store_.max_batch());
-  for (size_t first = 0; first < here_.size(); first += wave) {
-    const size_t count = std::min(wave, here_.size() - first);
-    ODMOE_RETURN_IF_ERROR(RunWave(step, weights, layer, first, count, x, [&] {
-      if (first == 0) meanwhile();
-    }));
+  for (size_t first = 0; first < here_.size();) {
+    ODMOE_ASSIGN_OR_RETURN(const size_t count, RunWave(step, weights, layer, first, x, [&] {
+                             if (first == 0) meanwhile();
+                           }));
+    first += count;
   }
   return absl::OkStatus();
 }
 
-absl::Status ExpertStage::RunWave(const Step& step, const LayerWeights& weights, int32_t layer,
-                                  size_t first, size_t count, Activations& x,
-                                  absl::FunctionRef<void()> meanwhile) {
-  ids_.clear();
-  for (size_t i = 0; i < count; ++i) ids_.push_back({layer, chosen_[here_[first + i]].expert});
+absl::StatusOr<std::unique_ptr<ExpertBatch>> ExpertStage::AcquireWave(const Step& step,
+                                                                      int32_t layer,
+                                                                      size_t first) {
+  while (true) {
+    const size_t count =
+        std::min(std::max<size_t>(1, store_.max_batch()), here_.size() - first);
+    ids_.clear();
+    for (size_t i = 0; i < count; ++i) ids_.push_back({layer, chosen_[here_[first + i]].expert});
+    auto batch = store_.Acquire(ids_, step.deadline);
+    // The store's budget may have become smaller since it was asked.
+    const bool too_many = absl::IsResourceExhausted(batch.status()) &&
+                          std::max<size_t>(1, store_.max_batch()) < count;
+    if (!too_many) return batch;
+  }
+}
+
+absl::StatusOr<size_t> ExpertStage::RunWave(const Step& step, const LayerWeights& weights,
+                                            int32_t layer, size_t first, Activations& x,
+                                            absl::FunctionRef<void()> meanwhile) {
   const absl::Time start = absl::Now();
-  ODMOE_ASSIGN_OR_RETURN(std::unique_ptr<ExpertBatch> batch, store_.Acquire(ids_, step.deadline));
+  ODMOE_ASSIGN_OR_RETURN(const std::unique_ptr<ExpertBatch> batch,
+                         AcquireWave(step, layer, first));
+  const size_t count = ids_.size();
   const size_t misses = count - batch->hits();
   meanwhile();
   pending_.resize(count);
@@ -251,7 +266,7 @@ absl::Status ExpertStage::RunWave(const Step& step, const LayerWeights& weights,
   }
   step.use->hits += batch->hits();
   step.use->misses += misses;
-  return absl::OkStatus();
+  return count;
 }
 
 absl::Status ExpertStage::TakeArrived(const Step& step, size_t first, ExpertBatch& batch) {

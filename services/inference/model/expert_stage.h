@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "services/core/experts/expert_executor.h"
@@ -65,9 +66,13 @@ class ExpertStage {
   // Acquires and computes the experts here_. `meanwhile` runs once the first are asked for.
   absl::Status RunHere(const Step& step, const LayerWeights& weights, int32_t layer,
                        Activations& x, absl::FunctionRef<void()> meanwhile);
-  // The same for here_[first, first + count).
-  absl::Status RunWave(const Step& step, const LayerWeights& weights, int32_t layer, size_t first,
-                       size_t count, Activations& x, absl::FunctionRef<void()> meanwhile);
+  // The same for as many of here_, from `first` on, as the store holds at once: how many.
+  absl::StatusOr<size_t> RunWave(const Step& step, const LayerWeights& weights, int32_t layer,
+                                 size_t first, Activations& x,
+                                 absl::FunctionRef<void()> meanwhile);
+  // Acquires those experts, whose names are in ids_ then.
+  absl::StatusOr<std::unique_ptr<ExpertBatch>> AcquireWave(const Step& step, int32_t layer,
+                                                           size_t first);
   // Moves the experts that have arrived from pending_ to work_, waiting for one if none has.
   absl::Status TakeArrived(const Step& step, size_t first, ExpertBatch& batch);
   // Sends the hidden states of the experts there_; null where that fails.

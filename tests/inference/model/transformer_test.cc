@@ -204,6 +204,20 @@ TEST_F(TransformerTest, ExpertsThatDoNotFitAtOnceComeInWaves) {
   }
 }
 
+TEST_F(TransformerTest, AStoreThatIsGivenLessMemoryMeanwhileIsAskedForLess) {
+  ComputePool pool(1);
+  Transformer transformer = Make(pool);
+  const std::vector<float> expected = Run(transformer, kTokens);
+  // Smaller with each batch, between the stage's question and its demand.
+  store_->batch_limit = 6;
+  store_->on_acquire = [this](absl::Span<const ExpertId>) {
+    if (store_->batch_limit > 1) --store_->batch_limit;
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(Run(transformer, kTokens), expected);
+  EXPECT_EQ(store_->batch_limit, 1u);
+}
+
 TEST_F(TransformerTest, HoldsNoExpertBetweenLayers) {
   ComputePool pool(1);
   Transformer transformer = Make(pool);
