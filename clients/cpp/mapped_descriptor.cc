@@ -64,7 +64,11 @@ absl::StatusOr<DescriptorPacket> Receive(int socket, const std::string& path) {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  ssize_t n = -1;
+  // With a timeout set, a signal's handler ends the call, whatever it was installed with.
+  do {
+    n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (n < 0 && errno == EINTR);
   if (n < 0) return SocketError(path, "recvmsg");
   DescriptorPacket packet;
   packet.bytes.assign(bytes, static_cast<size_t>(n));
@@ -117,7 +121,7 @@ absl::StatusOr<std::unique_ptr<MappedDescriptor>> MappedDescriptor::Map(const Ow
                                                                         uint64_t bytes,
                                                                         bool writable,
                                                                         std::byte* place) {
-  struct stat info;
+  struct stat info = {};
   if (fstat(fd.get(), &info) != 0 || bytes == 0 || static_cast<uint64_t>(info.st_size) != bytes) {
     return absl::FailedPreconditionError(absl::StrCat("shared memory of ", info.st_size,
                                                       " bytes, expected ", bytes));
