@@ -44,7 +44,9 @@ absl::StatusOr<OwnedFd> ConnectTo(const std::string& path) {
   setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kTimeout, sizeof(kTimeout));
   setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kTimeout, sizeof(kTimeout));
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return SocketError(path, "connect");
+    return absl::UnavailableError(absl::StrCat(
+        SocketError(path, "connect").message(), "; the store's memory is for processes of its ",
+        "user on its host that see its --socket-dir; a store elsewhere is read as a remote one"));
   }
   ucred peer{};
   socklen_t size = sizeof(peer);
