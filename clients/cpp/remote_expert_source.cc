@@ -56,12 +56,12 @@ struct Transfer {
 
 // gRPC allocates what it receives into and frees it when it has been copied. malloc gives that back
 // to the system each time, and each page faults again: a third of all the time it takes to receive.
-// These bounds keep as much as is under way on a connection or two. Setting one fixes both, which
+// These bounds keep as much as is under way on a few connections. Setting one fixes both, which
 // malloc would otherwise raise to 32 and 64 MiB by itself.
 void KeepReceiveBuffers() {
   static std::once_flag once;
   std::call_once(once, [] {
-    mallopt(M_TRIM_THRESHOLD, 8 << 20);
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
   });
 }

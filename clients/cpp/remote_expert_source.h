@@ -19,7 +19,7 @@ struct RemoteSourceOptions {
 
 // Reads experts from the store at `endpoint` by gRPC: the source of a caching store of one's own.
 // Bytes are hashed while they are received. A read that nobody wants any more ends its stream.
-// Has malloc keep up to 8 MiB an arena of what it has freed, in all of the process.
+// Has malloc keep up to 16 MiB an arena of what it has freed, in all of the process.
 // An empty `model` names the store's only one. UNAVAILABLE: nobody answers. NOT_FOUND: no such
 // model.
 absl::StatusOr<std::unique_ptr<ExpertSource>> ConnectRemoteSource(

@@ -237,7 +237,7 @@ class RemoteHostsTest : public ::testing::Test {
   std::unique_ptr<ExpertStorageTestServer> server_;
 };
 
-constexpr int64_t kChunk = 1 << 20;
+constexpr int64_t kChunk = 2 << 20;
 
 TEST_F(RemoteHostsTest, AnotherModelOfThatNameIsRefusedAndTheSameOneReadOn) {
   Serve(96, 64, 1);
@@ -267,7 +267,7 @@ TEST_F(RemoteHostsTest, AnotherModelOfThatNameIsRefusedAndTheSameOneReadOn) {
 TEST_F(RemoteHostsTest, AReadGoesOnAfterACutAtEveryChunk) {
   Serve(640, 640, 0);
   const auto bytes = static_cast<int64_t>(truth_->catalog().max_expert_bytes());
-  ASSERT_GT(bytes, 4 * kChunk);
+  ASSERT_GT(bytes, 2 * kChunk);
   int resumed = 0;
   // In the beginning of each chunk, in its midst and at its end.
   for (int64_t at = 0; at < bytes; at += kChunk) {

@@ -18,13 +18,14 @@
 
 namespace odmoe {
 
-// Pins the expert and streams it in chunks of at most 1 MiB. The messages are written as raw bytes
+// Pins the expert and streams it in chunks of at most 2 MiB. The messages are written as raw bytes
 // around slices of the arena, so that no byte is copied before the transport takes it; each slice
 // holds the pin until then. Owns itself until gRPC is done with it.
 class ReadExpertStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                                public std::enable_shared_from_this<ReadExpertStream> {
  public:
-  static constexpr uint64_t kChunkBytes = 1 << 20;
+  // Of a connection's window that gRPC keeps open there is little more than a chunk.
+  static constexpr uint64_t kChunkBytes = 2 << 20;
 
   // `models` and `executor` outlive the call. A client that takes nothing for `patience` is cut
   // off: its stream holds a slot.
