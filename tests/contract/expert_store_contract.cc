@@ -31,6 +31,7 @@ void ExpertStoreContractTest::Open(int64_t slots) {
       MemoryExpertSource::Random(Shape(kExperts)).value(), faults_);
   store_ = GetParam().make(std::move(source), slots, keep_);
   ASSERT_NE(store_, nullptr);
+  if (GetParam().make_another) another_ = GetParam().make_another(keep_);
 }
 
 void ExpertStoreContractTest::CheckBytes(ExpertBatch& batch, size_t i, ExpertId id) {
@@ -54,7 +55,7 @@ void ExpertStoreContractTest::PinFour(std::unique_ptr<ExpertBatch>& one,
   AcquireAndCheck({{0, 0}, {0, 1}});
   AcquireAndCheck({{0, 2}, {0, 3}});
   one = store_->Acquire({{0, 0}, {0, 1}}, Patient()).value();
-  two = store_->Acquire({{0, 2}, {0, 3}}, Patient()).value();
+  two = (another_ ? *another_ : *store_).Acquire({{0, 2}, {0, 3}}, Patient()).value();
   ASSERT_EQ(one->hits() + two->hits(), 4u);
 }
 

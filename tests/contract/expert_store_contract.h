@@ -20,6 +20,9 @@ struct StoreFactory {
   std::function<std::unique_ptr<ExpertStore>(std::unique_ptr<ExpertSource> source, int64_t slots,
                                              std::shared_ptr<void>& keep)>
       make;
+  // Another client of the store that `make` has made, where a client may not pin all slots; else
+  // null.
+  std::function<std::unique_ptr<ExpertStore>(const std::shared_ptr<void>& keep)> make_another = {};
 };
 
 inline std::ostream& operator<<(std::ostream& out, const StoreFactory& factory) {
@@ -36,8 +39,8 @@ class ExpertStoreContractTest : public ::testing::TestWithParam<StoreFactory> {
 
   // Acquires, waits for all, and checks their bytes.
   void AcquireAndCheck(const std::vector<ExpertId>& ids);
-  // Pins experts 0 and 1 of layer 0 in one batch, 2 and 3 in the other, as hits: a client may hold
-  // more so than it may ask for.
+  // Pins experts 0 and 1 of layer 0 in one batch, 2 and 3 in the other, as hits, the other batch by
+  // another client where one alone may not.
   void PinFour(std::unique_ptr<ExpertBatch>& one, std::unique_ptr<ExpertBatch>& two);
   // Waits for expert i of a batch, and checks its bytes.
   void CheckBytes(ExpertBatch& batch, size_t i, ExpertId id);
@@ -48,6 +51,7 @@ class ExpertStoreContractTest : public ::testing::TestWithParam<StoreFactory> {
   std::unique_ptr<MemoryExpertSource> truth_;
   std::shared_ptr<void> keep_;
   std::unique_ptr<ExpertStore> store_;
+  std::unique_ptr<ExpertStore> another_;  // null where `store_` may pin all slots
 };
 
 // Far enough away to mean never, near enough to end a test that hangs.

@@ -21,18 +21,24 @@ std::unique_ptr<CachingExpertStore> MakeStore(std::unique_ptr<ExpertSource> sour
   return CachingExpertStore::Create(std::move(source), std::move(options)).value();
 }
 
+std::unique_ptr<ExpertStore> AnotherSession(const std::shared_ptr<void>& keep) {
+  const auto& server = *static_cast<ExpertStorageTestServer*>(keep.get());
+  auto store = ConnectSharedMemoryStore(server.endpoint, "model");
+  EXPECT_TRUE(store.ok()) << store.status();
+  return store.ok() ? *std::move(store) : nullptr;
+}
+
 std::unique_ptr<ExpertStore> SharedMemory(std::unique_ptr<ExpertSource> source, int64_t slots,
                                           std::shared_ptr<void>& keep) {
   auto server = std::make_shared<ExpertStorageTestServer>();
   keep = server;
   EXPECT_TRUE(server->models.Serve("model", MakeStore(std::move(source), slots)).ok());
-  auto store = ConnectSharedMemoryStore(server->endpoint, "model");
-  EXPECT_TRUE(store.ok()) << store.status();
-  return store.ok() ? *std::move(store) : nullptr;
+  return AnotherSession(keep);
 }
 
 INSTANTIATE_TEST_SUITE_P(Remote, ExpertStoreContractTest,
-                         ::testing::Values(StoreFactory{"SharedMemory", SharedMemory}),
+                         ::testing::Values(StoreFactory{"SharedMemory", SharedMemory,
+                                                        AnotherSession}),
                          [](const auto& info) { return info.param.name; });
 
 std::unique_ptr<ExpertSource> Remote(const std::string&,
