@@ -151,7 +151,7 @@ bool HasEncoder(DType dtype) {
 
 const LaneEncoders* Encoders() {
   static constexpr LaneEncoders kEncoders = {
-      .target = HWY_STR(HWY_NAMESPACE) + 2,  // without the N_
+      .target = &HWY_STR(HWY_NAMESPACE)[2],  // without the N_
       .encode = &EncodeJobRows,
       .can_encode = &HasEncoder,
       .all_finite = &AllFinite,

@@ -15,7 +15,7 @@ namespace HWY_NAMESPACE {
 
 const SimdKernels* Table() {
   static constexpr SimdKernels kTable = {
-      .target = HWY_STR(HWY_NAMESPACE) + 2,  // without the N_
+      .target = &HWY_STR(HWY_NAMESPACE)[2],  // without the N_
       .find_dot = &FindDot,
       .quantize_q8 = &QuantizeQ8,
       .rms_norm = &RmsNorm,
