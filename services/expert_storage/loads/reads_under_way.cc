@@ -35,6 +35,7 @@ void ReadsUnderWay::Raise(ExpertLoad& load) {
 void ReadsUnderWay::End(ExpertLoad& load, absl::Time now) {
   if (load.stalled) {
     stalled_.erase(load.under_way);
+    load.stalled = false;
     return;
   }
   reads_.erase(load.under_way);

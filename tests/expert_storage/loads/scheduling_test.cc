@@ -165,9 +165,12 @@ TEST(ReadsUnderWayTest, AReadThatHangsLeavesTheCount) {
   EXPECT_EQ(under_way.demand_bytes(), 60u);
   EXPECT_TRUE(under_way.WantsDemand());
   EXPECT_EQ(under_way.count(), 3u);
+  EXPECT_TRUE(hung[0].stalled);
   for (ExpertLoad& load : hung) under_way.End(load, now + absl::Seconds(11));
   EXPECT_EQ(under_way.count(), 0u);
   EXPECT_EQ(under_way.demand_bytes(), 0u);
+  // One that is queued again is not taken for a read that hangs.
+  EXPECT_FALSE(hung[0].stalled);
 }
 
 TEST(ReadsUnderWayTest, ADemandThatJoinsAPrefetchCounts) {
