@@ -123,6 +123,9 @@ class RemoteLanguageModel final : public LanguageModel {
 
   absl::StatusOr<GenerateSummary> Generate(const GenerateRequest& request, const CallOptions& call,
                                            const OnToken& on_token) override {
+    if (request.experts) {
+      return absl::UnimplementedError("a service does not tell the experts a generation chose");
+    }
     ODMOE_RETURN_IF_ERROR(CheckUtf8("prompt.text", request.prompt.text));
     for (size_t i = 0; i < request.stop.size(); ++i) {
       ODMOE_RETURN_IF_ERROR(CheckUtf8(absl::StrCat("stop[", i, "]"), request.stop[i]));

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -191,6 +192,37 @@ TEST(ReplayCommandTest, ReplaysWhatScoreRecords) {
   }
   EXPECT_EQ(result["replays"][0]["accesses"], chosen);
   EXPECT_GT(result["replays"][0]["hits"], 0);
+}
+
+TEST(ReplayCommandTest, ReplaysTheTokensThatGenerateRecords) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "trace.jsonl";
+  const nlohmann::json generated = OdmoeJson({"generate", TinyKimi(), "-p", "Dear", "-n", "20",
+                                              "--temp", "0", "--ignore-eos", "--trace", path,
+                                              "--json"});
+  std::istringstream lines(ReadFileOrDie(path));
+  std::string line;
+  std::getline(lines, line);
+  const nlohmann::json model = nlohmann::json::parse(line);
+  size_t tokens = 0;
+  for (; std::getline(lines, line); ++tokens) {
+    const nlohmann::json token = nlohmann::json::parse(line);
+    EXPECT_EQ(token["phase"], tokens < generated["prompt_tokens"] ? "prefill" : "decode");
+    EXPECT_EQ(token["experts"].size(), model["layers"]);
+  }
+  // The last token was drawn and not run.
+  EXPECT_EQ(tokens, generated["prompt_tokens"].get<size_t>() + 20 - 1);
+  const nlohmann::json result = OdmoeJson({"replay", path, "--budget", "1x", "--json"});
+  EXPECT_EQ(result["tokens"], 19);
+
+  const ProcessOutput nowhere = Odmoe({"generate", TinyKimi(), "-p", "Dear", "-n", "1", "--trace",
+                                       directory / "none/trace.jsonl"});
+  EXPECT_EQ(nowhere.exit.code, 1);
+  EXPECT_EQ(nowhere.out, "");  // said before any token
+  const ProcessOutput elsewhere = Odmoe({"generate", "tiny-kimi", "-p", "Dear", "--trace", path,
+                                         "--endpoint", "127.0.0.1:1"});
+  EXPECT_EQ(elsewhere.exit.code, 2);
+  EXPECT_THAT(elsewhere.err, ::testing::HasSubstr("--trace"));
 }
 
 }  // namespace

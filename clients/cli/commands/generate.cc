@@ -1,6 +1,7 @@
 // odmoe generate MODEL -p PROMPT -n N
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -10,6 +11,7 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/json_output.h"
 #include "clients/cli/model/model_options.h"
+#include "clients/cli/model/route_recording.h"
 #include "services/core/base/status_macros.h"
 #include "services/core/base/units.h"
 
@@ -22,6 +24,7 @@ struct GenerateArguments {
   GenerateRequest request;
   std::optional<uint64_t> seed;
   bool no_special = false;
+  std::string trace;
   OutputOptions output;
 };
 
@@ -115,6 +118,8 @@ absl::StatusOr<Output> Generate(LanguageModel& model, const GenerateArguments& o
 }
 
 absl::Status Run(GenerateArguments& options, Console& console) {
+  ODMOE_RETURN_IF_ERROR(CheckTraceFlag(options.trace, options.model));
+  options.request.experts = !options.trace.empty();
   ODMOE_ASSIGN_OR_RETURN(options.request.prompt.text, ReadText(options.prompt, console));
   options.request.prompt.tokenize.add_special = !options.no_special;
   options.request.sampling.seed = options.seed;
@@ -122,8 +127,18 @@ absl::Status Run(GenerateArguments& options, Console& console) {
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
   if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
+  std::unique_ptr<RouteRecording> recording;
+  if (!options.trace.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(recording,
+                           RouteRecording::Start(options.trace, ModelName(options.model.model),
+                                                 opened.experts->catalog()));
+  }
   ODMOE_ASSIGN_OR_RETURN(Output output, Generate(*opened.model, options, signals.cancellation(),
                                                  console));
+  if (recording != nullptr) {
+    const auto prompt_tokens = static_cast<size_t>(output.summary.prompt_tokens);
+    ODMOE_RETURN_IF_ERROR(recording->Finish(output.summary.chosen, prompt_tokens));
+  }
   output.peak_rss_bytes = ModelPeakRssBytes(options.model);
   if (options.output.json) {
     console.OutLine(DumpJson(ToJson(output)));
@@ -188,6 +203,11 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(1, 1 << 30));
   command->add_flag("--ignore-eos", options->request.ignore_eos, "Go on past the end of the text");
   command->add_flag("--no-special", options->no_special, "Add no BOS token to the prompt");
+  command
+      ->add_option("--trace", options->trace,
+                   "Record the experts chosen, as JSON lines for odmoe replay, which replays the "
+                   "tokens generated")
+      ->type_name("FILE");
   AddSamplingOptions(*command, *options);
   AddOutputOptions(*command, options->output);
   command->footer(
@@ -195,6 +215,7 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
       "Examples:\n"
       "  odmoe generate kimi -p 'It was a dark night, and' -n 64 --temp 0\n"
       "  odmoe generate kimi -p 'Dear' --expert-budget 25% --source direct --json\n"
+      "  odmoe generate kimi -p 'Dear' -n 500 --trace dear.jsonl             routing, for replay\n"
       "  odmoe generate kimi-00001-of-00003.gguf -p 'Dear'                   served in place\n"
       "  odmoe generate kimi -p 'Dear' --expert-store 127.0.0.1:9001         shared memory\n"
       "  odmoe generate kimi -p 'Dear' --remote-expert-store 10.0.0.7:9001 --expert-budget 2GiB\n"

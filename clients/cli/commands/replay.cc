@@ -72,7 +72,7 @@ void AddReplayCommand(CLI::App& app, Invocation& invocation) {
       "replay", "What eviction policies would hit on recorded routing, without reading a model");
   command
       ->add_option("trace", options->trace,
-                   "Routing as JSON lines; odmoe score MODEL --trace FILE records it")
+                   "Routing as JSON lines; odmoe score and odmoe generate record it with --trace")
       ->required()
       ->type_name("TRACE");
   command

@@ -1,5 +1,4 @@
 // odmoe score MODEL -f FILE
-#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -11,8 +10,8 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/json_output.h"
 #include "clients/cli/model/model_options.h"
+#include "clients/cli/model/route_recording.h"
 #include "services/core/base/status_macros.h"
-#include "services/expert_storage/replay/route_trace.h"
 
 namespace odmoe {
 namespace {
@@ -53,44 +52,8 @@ void Print(const ScoreResult& result, Console& console) {
   }
 }
 
-// The routing of a text's tokens as they would be routed were they decoded one by one. Layers are
-// numbered among those with experts.
-RouteTrace TraceOf(const ScoreResult& result, const ExpertCatalog& catalog,
-                   const std::string& model) {
-  RouteTrace trace;
-  trace.model = model;
-  trace.layer_count = static_cast<int32_t>(catalog.layers().size());
-  trace.expert_bytes = catalog.max_expert_bytes();
-  trace.tokens.resize(result.tokens.size());
-  for (RouteTrace::Token& token : trace.tokens) token.experts.resize(catalog.layers().size());
-  for (size_t layer = 0; layer < catalog.layers().size(); ++layer) {
-    trace.expert_count = std::max(trace.expert_count, catalog.layers()[layer].expert_count);
-    const auto found = result.experts.find(catalog.layers()[layer].layer);
-    if (found == result.experts.end()) continue;
-    const size_t tokens = std::min(found->second.size(), trace.tokens.size());
-    for (size_t token = 0; token < tokens; ++token) {
-      const std::vector<int32_t>& experts = found->second[token];
-      trace.top_k = std::max(trace.top_k, static_cast<int32_t>(experts.size()));
-      trace.tokens[token].experts[layer] = experts;
-    }
-  }
-  return trace;
-}
-
-absl::Status WriteTrace(const ScoreArguments& options, const ScoreResult& result,
-                        const ExpertStore& experts) {
-  if (experts.catalog().expert_count() == 0) {
-    return absl::InvalidArgumentError("a model without routed experts has no routing to record");
-  }
-  return WriteTextFile(options.trace, FormatRouteTrace(TraceOf(result, experts.catalog(),
-                                                               ModelName(options.model.model))));
-}
-
 absl::Status Run(const ScoreArguments& options, Console& console) {
-  if (!options.trace.empty() && !options.model.endpoint.empty()) {
-    return UsageError("--trace records a model in this process: leave out --endpoint (or unset "
-                      "ODMOE_ENDPOINT)");
-  }
+  ODMOE_RETURN_IF_ERROR(CheckTraceFlag(options.trace, options.model));
   ScoreRequest request;
   ODMOE_ASSIGN_OR_RETURN(request.prompt.text, ReadText(options.text, console));
   request.prompt.tokenize = {.add_special = options.special, .parse_special = options.special};
@@ -99,10 +62,17 @@ absl::Status Run(const ScoreArguments& options, Console& console) {
   const SignalScope signals;
   ODMOE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(options.model));
   if (!opened.warning.empty()) console.ErrLine("odmoe: " + opened.warning);
+  std::unique_ptr<RouteRecording> recording;
+  if (!options.trace.empty()) {
+    ODMOE_ASSIGN_OR_RETURN(recording,
+                           RouteRecording::Start(options.trace, ModelName(options.model.model),
+                                                 opened.experts->catalog()));
+  }
   ODMOE_ASSIGN_OR_RETURN(ScoreResult result,
                          opened.model->Score(request, {.cancellation = &signals.cancellation()}));
-  if (!options.trace.empty()) {
-    ODMOE_RETURN_IF_ERROR(WriteTrace(options, result, *opened.experts));
+  if (recording != nullptr) {
+    // As its tokens would be routed were they decoded one by one.
+    ODMOE_RETURN_IF_ERROR(recording->Finish(result.experts, /*prefill_tokens=*/0));
     if (!options.experts) result.experts.clear();
   }
   if (options.output.json) {

@@ -66,7 +66,11 @@ struct GenerateRequest {
   int32_t top_logprobs = 0;       // alternatives to report per token
   bool logprobs = false;
   bool ignore_eos = false;
+  bool experts = false;           // report the chosen experts; of a model in this process alone
 };
+
+// Layer -> per token, the experts it chose, ascending.
+using ChosenExperts = std::map<int32_t, std::vector<std::vector<int32_t>>>;
 
 // One generated token. `text` is what may be shown now: whole UTF-8 characters, with what could
 // still become a stop string held back; so it may be empty, or hold more than this token.
@@ -114,6 +118,9 @@ struct GenerateSummary {
   int32_t completion_tokens = 0;
   Timings timings;
   ExpertUse experts;
+  // Where asked for: of the prompt's tokens, then of those generated but the last, which the model
+  // has not been run on.
+  ChosenExperts chosen;
 };
 
 struct ScoreRequest {
@@ -125,8 +132,7 @@ struct ScoreResult {
   std::vector<TokenId> tokens;
   std::vector<double> logprobs;  // natural; [0] is NaN: nothing precedes the first token
   double perplexity = 0.0;       // exp of the mean of -logprobs[1..]
-  // Layer -> per token, the chosen experts, ascending.
-  std::map<int32_t, std::vector<std::vector<int32_t>>> experts;
+  ChosenExperts experts;         // where asked for
   Timings timings;
   ExpertUse expert_use;
 };
@@ -159,7 +165,8 @@ class LanguageModel {
 
   // INVALID_ARGUMENT: a bound above is broken, an empty prompt, or one longer than the context.
   // RESOURCE_EXHAUSTED: too many requests wait. UNAVAILABLE: the expert store went away.
-  // CANCELLED, DEADLINE_EXCEEDED: as asked, within one token.
+  // CANCELLED, DEADLINE_EXCEEDED: as asked, within one token. UNIMPLEMENTED: the chosen experts of
+  // a model in another process.
   virtual absl::StatusOr<GenerateSummary> Generate(const GenerateRequest& request,
                                                    const CallOptions& call,
                                                    const OnToken& on_token) = 0;

@@ -60,6 +60,7 @@ class Generation {
   absl::StatusOr<GenerateSummary> Run(Sequence& sequence, absl::Span<const TokenId> prompt,
                                       int64_t max_tokens) {
     summary_.prompt_tokens = static_cast<int32_t>(prompt.size());
+    if (request_.experts) sequence.set_trace(&summary_.chosen);
     absl::Time start = absl::Now();
     if (max_tokens > 0) ODMOE_RETURN_IF_ERROR(sequence.AppendForLogits(prompt, logits_));
     summary_.timings.prefill_ms = MillisecondsSince(start);

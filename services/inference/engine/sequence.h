@@ -32,7 +32,7 @@ class Sequence {
   absl::Status AppendForLogits(absl::Span<const TokenId> tokens, std::vector<float>& logits);
 
   // Chosen experts of the tokens appended from now on go to `trace`, which must outlive this.
-  void set_trace(ExpertTrace* trace) { trace_ = trace; }
+  void set_trace(ChosenExperts* trace) { trace_ = trace; }
 
   const ExpertUse& use() const { return use_; }
   int64_t length() const { return cache_.length(); }
@@ -43,7 +43,7 @@ class Sequence {
   Admission::Grant grant_;
   KvCache cache_;
   ExpertUse use_;
-  ExpertTrace* trace_ = nullptr;
+  ChosenExperts* trace_ = nullptr;
 };
 
 }  // namespace odmoe

@@ -93,7 +93,7 @@ absl::Status ExpertStage::Route(const Step& step, const LayerWeights& weights, i
   return absl::OkStatus();
 }
 
-void ExpertStage::Trace(ExpertTrace& trace, int32_t layer, int64_t tokens) const {
+void ExpertStage::Trace(ChosenExperts& trace, int32_t layer, int64_t tokens) const {
   const int64_t used = config_.routing.used;
   for (int64_t t = 0; t < tokens; ++t) {
     std::vector<int32_t> experts(choice_.begin() + t * used, choice_.begin() + (t + 1) * used);

@@ -60,7 +60,7 @@ class ExpertStage {
 
   absl::Status Route(const Step& step, const LayerWeights& weights, int32_t layer, Activations& x);
   void GroupByExpert();
-  void Trace(ExpertTrace& trace, int32_t layer, int64_t tokens) const;
+  void Trace(ChosenExperts& trace, int32_t layer, int64_t tokens) const;
   // Puts each of chosen_ into here_ or there_; what a message has no room for, into here_.
   void Divide(int32_t layer);
   // Acquires and computes the experts here_. `meanwhile` runs once the first are asked for.

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/clock.h"
@@ -16,9 +14,6 @@
 
 namespace odmoe {
 
-// Layer -> per token, the chosen experts, ascending.
-using ExpertTrace = std::map<int32_t, std::vector<std::vector<int32_t>>>;
-
 // What one pass is to do, for whom, and until when. Owns nothing.
 struct Step {
   absl::Span<const TokenId> tokens;     // those that follow the cache's
@@ -27,7 +22,7 @@ struct Step {
   const Cancellation* cancellation = nullptr;  // may be null
   ExpertPredictor* predictor = nullptr;        // may be null: no prediction
   ExpertUse* use = nullptr;                    // counts are added
-  ExpertTrace* trace = nullptr;                // may be null: not asked for
+  ChosenExperts* trace = nullptr;              // may be null: not asked for
 
   // CANCELLED, DEADLINE_EXCEEDED: as asked.
   absl::Status CheckWanted() const {
