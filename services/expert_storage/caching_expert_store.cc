@@ -120,7 +120,7 @@ CachingExpertStore::CachingExpertStore(std::unique_ptr<ExpertSource> source,
       disk_(options.shared_disks == nullptr
                 ? nullptr
                 : options.shared_disks->Join(std::move(options.disks), tenants_.disk_shares())),
-      recorder_(source_->catalog()),
+      recorder_(source_->catalog(), tenants_.size()),
       working_set_(table, MakeEvictionPolicy(options.policy, PolicyLayers::Of(source_->catalog(),
                                                                             options.demand))),
       scheduler_(tenants_.disk_shares(), TurnBytes(source_->catalog(), options.demand)),

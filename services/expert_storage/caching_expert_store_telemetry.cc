@@ -48,6 +48,7 @@ void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
   for (size_t i = 0; i < tenants_.size(); ++i) {
     const auto tenant = static_cast<int32_t>(i);
     TenantTelemetry& out = telemetry.tenants.emplace_back();
+    static_cast<ExpertDistributions&>(out) = recorder_.OfTenant(tenant);
     out.name = tenants_[tenant].name;
     out.resident_bytes = working_set_.charged(tenant) * arena_->shape().slot_bytes;
     if (tenants_[tenant].cache) out.quota_bytes = tenants_.QuotaBytes(tenant, budget_bytes());
@@ -69,13 +70,15 @@ void CachingExpertStore::FillUsers(StoreTelemetry& telemetry) const {
   absl::flat_hash_map<uint64_t, uint64_t> unanswered;  // by client
   for (const auto& pending : demands_) {
     unanswered[pending->demand.client->id] += pending->unanswered;
+    telemetry.tenants[pending->demand.client->tenant].unanswered += pending->unanswered;
   }
   for (ClientTelemetry& client : telemetry.clients) client.unanswered = unanswered[client.id];
 }
 
 void CachingExpertStore::CountAnswer(const LoadWaiter& waiter, bool ok) {
-  recorder_.Answered(recorder_.now_us() - waiter.pending->arrived_us);
-  if (!ok) ++waiter.demand().client->use.failures;
+  StoreClient& client = *waiter.demand().client;
+  recorder_.Answered(recorder_.now_us() - waiter.pending->arrived_us, client.tenant);
+  if (!ok) ++client.use.failures;
 }
 
 }  // namespace odmoe

@@ -118,7 +118,7 @@ void WorkingSet::Forget(int64_t expert) {
   evicted_.push_back({expert, state.prefetched});
   state.prefetched = false;
   policy_->Removed(expert);
-  if (recorder_ != nullptr) recorder_->Evicted(expert);
+  if (recorder_ != nullptr) recorder_->Evicted(expert, state.tenant);
   --charges_[state.tenant].slots;
   --resident_;
   ++counters_.evictions;
@@ -157,7 +157,7 @@ void WorkingSet::Demanded(uint64_t client, int32_t tenant, int64_t expert) {
     shadows_->SetCapacity(slots_.in_circulation());
     shadows_->Demanded(client, expert);
   }
-  if (recorder_ != nullptr) recorder_->Demanded(expert);
+  if (recorder_ != nullptr) recorder_->Demanded(expert, tenant);
   ExpertState& state = experts_[expert];
   if (state.slot < 0) return;
   state.last_demand = ++demands_;

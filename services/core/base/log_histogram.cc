@@ -31,4 +31,10 @@ double LogHistogram::Quantile(double q) const {
   return last == 0 ? 0.0 : static_cast<double>(UpperBound(last - 1));
 }
 
+LogHistogram& LogHistogram::operator+=(const LogHistogram& other) {
+  for (size_t i = 0; i < kBuckets; ++i) counts[i] += other.counts[i];
+  sum += other.sum;
+  return *this;
+}
+
 }  // namespace odmoe

@@ -34,6 +34,9 @@ struct LogHistogram {
   // beyond it.
   double Quantile(double q) const;
 
+  // The values of both.
+  LogHistogram& operator+=(const LogHistogram& other);
+
   friend bool operator==(const LogHistogram&, const LogHistogram&) = default;
 };
 

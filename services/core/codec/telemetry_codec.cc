@@ -119,7 +119,9 @@ UseCounters UseFromProto(const telemetry_v1::UseCounters& proto) {
   return use;
 }
 
-void FillHistograms(const StoreTelemetry& telemetry, telemetry_v1::StoreTelemetry& proto) {
+// Of a StoreTelemetry, which has them as fields of its own, and of ExpertDistributions.
+template <typename Proto>
+void FillHistograms(const ExpertDistributions& telemetry, Proto& proto) {
   *proto.mutable_stall_us() = HistogramToProto(telemetry.stall_us);
   *proto.mutable_lifetime_us() = HistogramToProto(telemetry.lifetime_us);
   *proto.mutable_lifetime_demands() = HistogramToProto(telemetry.lifetime_demands);
@@ -130,7 +132,8 @@ void FillHistograms(const StoreTelemetry& telemetry, telemetry_v1::StoreTelemetr
   *proto.mutable_reuse_gap_demands() = HistogramToProto(telemetry.reuse_gap_demands);
 }
 
-void FillHistograms(const telemetry_v1::StoreTelemetry& proto, StoreTelemetry& telemetry) {
+template <typename Proto>
+void FillHistograms(const Proto& proto, ExpertDistributions& telemetry) {
   telemetry.stall_us = HistogramFromProto(proto.stall_us());
   telemetry.lifetime_us = HistogramFromProto(proto.lifetime_us());
   telemetry.lifetime_demands = HistogramFromProto(proto.lifetime_demands());
@@ -158,6 +161,8 @@ void FillUsers(const StoreTelemetry& telemetry, telemetry_v1::StoreTelemetry& pr
     out.set_quota_bytes(SignedOf(tenant.quota_bytes));
     out.set_disk_share(tenant.disk_share);
     *out.mutable_use() = UseToProto(tenant.use);
+    out.set_unanswered(SignedOf(tenant.unanswered));
+    FillHistograms(tenant, *out.mutable_distributions());
   }
 }
 
@@ -168,10 +173,15 @@ void FillUsers(const telemetry_v1::StoreTelemetry& proto, StoreTelemetry& teleme
                                  UnsignedOf(client.unanswered())});
   }
   for (const telemetry_v1::TenantTelemetry& tenant : proto.tenants()) {
-    telemetry.tenants.push_back({tenant.name(), UnsignedOf(tenant.clients()),
-                                 UnsignedOf(tenant.resident_bytes()),
-                                 UnsignedOf(tenant.quota_bytes()), tenant.disk_share(),
-                                 UseFromProto(tenant.use())});
+    TenantTelemetry& out = telemetry.tenants.emplace_back();
+    out.name = tenant.name();
+    out.clients = UnsignedOf(tenant.clients());
+    out.resident_bytes = UnsignedOf(tenant.resident_bytes());
+    out.quota_bytes = UnsignedOf(tenant.quota_bytes());
+    out.disk_share = tenant.disk_share();
+    out.use = UseFromProto(tenant.use());
+    out.unanswered = UnsignedOf(tenant.unanswered());
+    FillHistograms(tenant.distributions(), out);
   }
 }
 

@@ -12,4 +12,15 @@ UseCounters& UseCounters::operator+=(const UseCounters& other) {
   return *this;
 }
 
+ExpertDistributions& ExpertDistributions::operator+=(const ExpertDistributions& other) {
+  stall_us += other.stall_us;
+  lifetime_us += other.lifetime_us;
+  lifetime_demands += other.lifetime_demands;
+  idle_before_evict_us += other.idle_before_evict_us;
+  idle_before_evict_demands += other.idle_before_evict_demands;
+  reuse_gap_us += other.reuse_gap_us;
+  reuse_gap_demands += other.reuse_gap_demands;
+  return *this;
+}
+
 }  // namespace odmoe

@@ -78,13 +78,33 @@ struct ClientTelemetry {
   uint64_t unanswered = 0;  // gauge: misses under way
 };
 
-struct TenantTelemetry {
+// How long misses, and the lives of experts, took.
+struct ExpertDistributions {
+  LogHistogram stall_us;  // of a miss, from its arrival at the store to its answer
+  // Of experts that were evicted: how long they were resident, and how long they were so after
+  // their last demand. In time, and in demands of all experts.
+  LogHistogram lifetime_us;
+  LogHistogram lifetime_demands;
+  LogHistogram idle_before_evict_us;
+  LogHistogram idle_before_evict_demands;
+  // Between two demands of one expert, resident meanwhile or not.
+  LogHistogram reuse_gap_us;
+  LogHistogram reuse_gap_demands;
+
+  ExpertDistributions& operator+=(const ExpertDistributions& other);
+  friend bool operator==(const ExpertDistributions&, const ExpertDistributions&) = default;
+};
+
+// The distributions are of the misses of its clients, of experts evicted at its charge, and of
+// demands of its clients for experts that anybody had demanded before.
+struct TenantTelemetry : ExpertDistributions {
   std::string name;
   uint64_t clients = 0;         // gauge: sessions open
   uint64_t resident_bytes = 0;  // gauge
   uint64_t quota_bytes = 0;     // 0: none
   double disk_share = 0.0;      // its weight when tenants compete for the disk; 0: not known
   UseCounters use;              // of its clients, those that left too
+  uint64_t unanswered = 0;      // gauge: its clients' misses under way
 };
 
 // How often one expert was demanded, and whether it is resident now.
@@ -104,24 +124,13 @@ struct ShadowPolicyHits {
   friend bool operator==(const ShadowPolicyHits&, const ShadowPolicyHits&) = default;
 };
 
-struct StoreTelemetry {
+// The distributions are those of all tenants.
+struct StoreTelemetry : ExpertDistributions {
   std::array<ReadTelemetry, kReadCauses> reads;  // by CauseIndex
   SourceStats source;
   uint64_t remote_bytes = 0;  // sent to other hosts by ReadExpert
   QueueTelemetry queues;
   PrefetchTelemetry prefetch;
-
-  LogHistogram stall_us;  // of a miss, from its arrival at the store to its answer
-  // Of experts that were evicted: how long they were resident, and how long they were so after
-  // their last demand. In time, and in demands of all experts.
-  LogHistogram lifetime_us;
-  LogHistogram lifetime_demands;
-  LogHistogram idle_before_evict_us;
-  LogHistogram idle_before_evict_demands;
-  // Between two demands of one expert, resident meanwhile or not.
-  LogHistogram reuse_gap_us;
-  LogHistogram reuse_gap_demands;
-
   std::vector<LayerTelemetry> layers;    // as in the catalog
   std::vector<ClientTelemetry> clients;  // attached now
   std::vector<TenantTelemetry> tenants;

@@ -148,25 +148,46 @@ void AddQueues(const std::vector<ModelMetrics>& models, MetricFamilies& families
   }
 }
 
+struct DistributionFamily {
+  const char* name;
+  const char* help;
+  LogHistogram ExpertDistributions::*histogram;
+  double unit;
+};
+
+constexpr DistributionFamily kDistributions[] = {
+    {"stall_seconds", "Of a miss, from its arrival to its answer", &ExpertDistributions::stall_us,
+     1e-6},
+    {"lifetime_seconds", "Residency of experts evicted", &ExpertDistributions::lifetime_us, 1e-6},
+    {"lifetime_demands", "The same, in demands of all experts",
+     &ExpertDistributions::lifetime_demands, 1.0},
+    {"idle_before_evict_seconds", "Of experts evicted, since their last demand",
+     &ExpertDistributions::idle_before_evict_us, 1e-6},
+    {"idle_before_evict_demands", "The same, in demands of all experts",
+     &ExpertDistributions::idle_before_evict_demands, 1.0},
+    {"reuse_gap_seconds", "Between two demands of one expert",
+     &ExpertDistributions::reuse_gap_us, 1e-6},
+    {"reuse_gap_demands", "The same, in demands of all experts",
+     &ExpertDistributions::reuse_gap_demands, 1.0},
+};
+
+// Of each model, and of each tenant's part.
 void AddDistributions(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
-  const auto add = [&](const char* name, const char* help, LogHistogram StoreTelemetry::*histogram,
-                       double unit) {
-    families.Begin(MetricType::Histogram, name, help);
-    for (const ModelMetrics& m : models) families.Add(Of(m), m.telemetry.*histogram, unit);
-  };
-  add("stall_seconds", "Of a miss, from its arrival to its answer", &StoreTelemetry::stall_us,
-      1e-6);
-  add("lifetime_seconds", "Residency of experts evicted", &StoreTelemetry::lifetime_us, 1e-6);
-  add("lifetime_demands", "The same, in demands of all experts", &StoreTelemetry::lifetime_demands,
-      1.0);
-  add("idle_before_evict_seconds", "Of experts evicted, since their last demand",
-      &StoreTelemetry::idle_before_evict_us, 1e-6);
-  add("idle_before_evict_demands", "The same, in demands of all experts",
-      &StoreTelemetry::idle_before_evict_demands, 1.0);
-  add("reuse_gap_seconds", "Between two demands of one expert", &StoreTelemetry::reuse_gap_us,
-      1e-6);
-  add("reuse_gap_demands", "The same, in demands of all experts",
-      &StoreTelemetry::reuse_gap_demands, 1.0);
+  for (const DistributionFamily& family : kDistributions) {
+    families.Begin(MetricType::Histogram, family.name, family.help);
+    for (const ModelMetrics& model : models) {
+      families.Add(Of(model), model.telemetry.*family.histogram, family.unit);
+    }
+  }
+  for (const DistributionFamily& family : kDistributions) {
+    families.Begin(MetricType::Histogram, absl::StrCat("tenant_", family.name),
+                   absl::StrCat("A tenant's: ", family.help));
+    for (const ModelMetrics& model : models) {
+      for (const TenantTelemetry& tenant : model.telemetry.tenants) {
+        families.Add(Of(model, "tenant", tenant.name), tenant.*family.histogram, family.unit);
+      }
+    }
+  }
 }
 
 void AddLayers(const std::vector<ModelMetrics>& models, MetricFamilies& families) {
@@ -203,6 +224,8 @@ void AddTenants(const std::vector<ModelMetrics>& models, MetricFamilies& familie
       [](Tenant t) { return t.resident_bytes; });
   add(MetricType::Gauge, "tenant_quota_bytes", "Most that may be; 0: no bound",
       [](Tenant t) { return t.quota_bytes; });
+  add(MetricType::Gauge, "tenant_unanswered_misses", "Experts its clients wait for now",
+      [](Tenant t) { return t.unanswered; });
   add(MetricType::Counter, "tenant_hits_total", "Experts its clients pinned without waiting",
       [](Tenant t) { return t.use.hits; });
   add(MetricType::Counter, "tenant_misses_total", "Experts they asked for, not resident",

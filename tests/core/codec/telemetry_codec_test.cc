@@ -1,5 +1,6 @@
 #include "services/core/codec/telemetry_codec.h"
 
+#include <array>
 #include <cstdint>
 #include <limits>
 
@@ -7,6 +8,16 @@
 
 namespace odmoe {
 namespace {
+
+std::array<LogHistogram*, 7> HistogramsOf(ExpertDistributions& all) {
+  return {&all.stall_us,
+          &all.lifetime_us,
+          &all.lifetime_demands,
+          &all.idle_before_evict_us,
+          &all.idle_before_evict_demands,
+          &all.reuse_gap_us,
+          &all.reuse_gap_demands};
+}
 
 StoreTelemetry EveryFieldSet() {
   uint64_t next = 1;
@@ -28,14 +39,11 @@ StoreTelemetry EveryFieldSet() {
   t.remote_bytes = next++;
   t.prefetch = {11, 12, 13, 14, 15};
   t.queues = {next, next + 1, next + 2, next + 3};
-  for (LogHistogram* histogram :
-       {&t.stall_us, &t.lifetime_us, &t.lifetime_demands, &t.idle_before_evict_us,
-        &t.idle_before_evict_demands, &t.reuse_gap_us, &t.reuse_gap_demands}) {
-    fill(*histogram);
-  }
+  for (LogHistogram* histogram : HistogramsOf(t)) fill(*histogram);
   t.layers = {{3, 2, 1, 40, 5}, {4, 3, 2, 50, 6}};
   t.clients = {{1, "here", "", true, use(), 2}, {2, "there", "batch", false, use(), 3}};
-  t.tenants = {{"", 1, 4096, 0, 1.0, use()}, {"batch", 2, 8192, 16384, 0.25, use()}};
+  t.tenants = {{{}, "", 1, 4096, 0, 1.0, use(), 4}, {{}, "batch", 2, 8192, 16384, 0.25, use(), 5}};
+  for (LogHistogram* histogram : HistogramsOf(t.tenants[1])) fill(*histogram);
   t.source.reader = "io_uring";
   t.source.past_page_cache = true;
   t.source.queue_depth = 32;
@@ -61,18 +69,14 @@ TEST(TelemetryCodecTest, EveryFieldComesBack) {
     EXPECT_EQ(got.reads[i].under_way, sent.reads[i].under_way);
     EXPECT_EQ(got.reads[i].latency_us, sent.reads[i].latency_us);
   }
-  EXPECT_EQ(got.stall_us, sent.stall_us);
-  EXPECT_EQ(got.lifetime_us, sent.lifetime_us);
-  EXPECT_EQ(got.lifetime_demands, sent.lifetime_demands);
-  EXPECT_EQ(got.idle_before_evict_us, sent.idle_before_evict_us);
-  EXPECT_EQ(got.idle_before_evict_demands, sent.idle_before_evict_demands);
-  EXPECT_EQ(got.reuse_gap_us, sent.reuse_gap_us);
-  EXPECT_EQ(got.reuse_gap_demands, sent.reuse_gap_demands);
+  EXPECT_EQ(static_cast<const ExpertDistributions&>(got), sent);
+  EXPECT_EQ(static_cast<const ExpertDistributions&>(got.tenants[1]), sent.tenants[1]);
   EXPECT_EQ(got.experts, sent.experts);
   // The rest by what goes over the wire: once more, it is the same.
   EXPECT_EQ(ToProto(got).SerializeAsString(), ToProto(sent).SerializeAsString());
   EXPECT_EQ(got.clients[1].use.stall_ns, sent.clients[1].use.stall_ns);
   EXPECT_EQ(got.tenants[1].disk_share, 0.25);
+  EXPECT_EQ(got.tenants[1].unanswered, 5u);
   EXPECT_EQ(got.layers[1].misses, 6u);
   EXPECT_EQ(got.queues.background, sent.queues.background);
   EXPECT_EQ(got.remote_bytes, sent.remote_bytes);

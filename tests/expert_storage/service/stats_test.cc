@@ -177,6 +177,8 @@ TEST_F(StatsTest, MetricsAreServedAsPrometheusReadsThem) {
                            "reads_total{model=\"model\",cause=\"demand\"} 2",
                            "layer_misses_total{model=\"model\",layer=\"0\"} 2",
                            "tenant_misses_total{model=\"model\",tenant=\"default\"} 2",
+                           "tenant_unanswered_misses{model=\"model\",tenant=\"default\"} 0",
+                           "tenant_stall_seconds_count{model=\"model\",tenant=\"default\"} 2",
                            "stall_seconds_count{model=\"model\"} 2",
                            "stall_seconds_bucket{model=\"model\",le=\"+Inf\"} 2"}) {
     EXPECT_THAT(text, HasSubstr(absl::StrCat("\nodmoe_expert_storage_", line, "\n")));

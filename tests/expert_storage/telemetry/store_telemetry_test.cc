@@ -68,6 +68,29 @@ TEST(DemandRecorderTest, WhatAPrefetchBroughtInVainWasIdleAllItsLife) {
   EXPECT_EQ(t.reuse_gap_us.sum, 0u);
 }
 
+TEST(DemandRecorderTest, EachTenantHasItsPart) {
+  const auto source = MemoryExpertSource::Random(Shape()).value();
+  DemandRecorder recorder(source->catalog(), 2);
+  recorder.SetNow(1000 * kMs);
+  recorder.Demanded(0, 0);
+  recorder.Inserted(0);
+  recorder.Answered(700, 0);
+  recorder.SetNow(1004 * kMs);
+  recorder.Demanded(0, 1);  // a gap of the one who asks again
+  recorder.SetNow(1010 * kMs);
+  recorder.Evicted(0, 0);   // a life of the one at whose charge it was
+  EXPECT_EQ(recorder.OfTenant(0).stall_us.sum, 700u);
+  EXPECT_EQ(recorder.OfTenant(0).reuse_gap_us.count(), 0u);
+  EXPECT_EQ(recorder.OfTenant(0).lifetime_us.sum, 10'000u);
+  EXPECT_EQ(recorder.OfTenant(1).reuse_gap_us.sum, 4'000u);
+  EXPECT_EQ(recorder.OfTenant(1).lifetime_us.count(), 0u);
+  StoreTelemetry t;
+  recorder.Fill(false, t);
+  ExpertDistributions both = recorder.OfTenant(0);
+  both += recorder.OfTenant(1);
+  EXPECT_EQ(static_cast<const ExpertDistributions&>(t), both);
+}
+
 class StoreTelemetryTest : public ::testing::Test {
  protected:
   StoreTelemetryTest() {
@@ -120,6 +143,8 @@ TEST_F(StoreTelemetryTest, TellsOfReadsLayersExpertsAndWhoAsked) {
   EXPECT_EQ(t.clients[0].use.bytes_read, 2 * bytes_);
   ASSERT_EQ(t.tenants.size(), 2u);
   EXPECT_EQ(t.tenants[0].use.misses, 3u);
+  EXPECT_EQ(t.tenants[0].stall_us.count(), 3u);
+  EXPECT_EQ(t.tenants[1].stall_us.count(), 0u);
   EXPECT_EQ(t.tenants[1].name, "batch");
   EXPECT_EQ(t.tenants[1].disk_share, 0.5);
   EXPECT_TRUE(store_->Telemetry(false).experts.empty());
@@ -132,6 +157,7 @@ TEST_F(StoreTelemetryTest, WhatIsUnderWayAndWaitingShows) {
   StoreTelemetry t = store_->Telemetry(false);
   EXPECT_EQ(t.reads[0].under_way, 2u);
   EXPECT_EQ(t.clients[0].unanswered, 2u);
+  EXPECT_EQ(t.tenants[0].unanswered, 2u);
   EXPECT_EQ(t.stall_us.count(), 0u);
   store_->CountSent(123);
   faults_->Release();
