@@ -1,6 +1,4 @@
 // odmoe stats: counters of expert-storage and inference services.
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -28,6 +26,9 @@
 namespace odmoe {
 namespace {
 
+// A service is not said to be silent before.
+constexpr absl::Duration kSilence = absl::Seconds(3);
+
 struct StatsArguments {
   std::vector<std::string> endpoints;
   std::string service = "auto";
@@ -41,8 +42,10 @@ absl::StatusOr<std::vector<StatsReport>> AskStore(const std::string& endpoint) {
   ODMOE_ASSIGN_OR_RETURN(const std::vector<RemoteModel> models, store->ListModels());
   std::vector<StatsReport> reports;
   for (const RemoteModel& model : models) {
-    ODMOE_ASSIGN_OR_RETURN(const RemoteStoreStats stats, store->Stats(model.name, true));
-    reports.push_back(StoreReport(endpoint, stats));
+    const auto stats = store->Stats(model.name, true);
+    if (absl::IsNotFound(stats.status())) continue;  // closed meanwhile
+    ODMOE_RETURN_IF_ERROR(stats.status());
+    reports.push_back(StoreReport(endpoint, *stats));
   }
   if (reports.empty()) {
     reports.push_back({absl::StrCat("expert storage at ", endpoint, ": no model is open"),
@@ -106,15 +109,20 @@ absl::Status RunLive(const StatsArguments& options) {
   const ServiceKind kind = options.service == "storage"     ? ServiceKind::kStorage
                            : options.service == "inference" ? ServiceKind::kInference
                                                             : ServiceKind::kAuto;
-  LiveStats live({TerminalScreen::HasColours(), TerminalScreen::HasUtf8()});
+  LiveStats live({TerminalScreen::HasColours(), TerminalScreen::HasUtf8()},
+                 std::max(3 * interval, kSilence));
   const StatsFeed feed(options.endpoints, kind, std::min(interval, absl::Hours(1)),
                        [&] { screen->Wake(); });
   while (!interrupted.HasBeenNotified()) {
     live.Add(feed.Latest());
     const TerminalSize size = screen->size();
-    if (!screen->Draw(live.Render(size.rows, size.columns))) break;
-    if (!live.OnKey(screen->Wait(absl::Now() + interval))) return absl::OkStatus();
+    if (!screen->Draw(live.Render(size.rows, size.columns, absl::Now()))) break;
+    if (live.OnKey(screen->Wait(absl::Now() + interval))) continue;
+    screen->GiveBack();
+    return absl::OkStatus();
   }
+  // Before the services are let go, which may take a while: a second Ctrl-C then ends at once.
+  screen->GiveBack();
   return absl::CancelledError("interrupted");
 }
 
@@ -122,7 +130,7 @@ absl::Status Run(const StatsArguments& options, Console& console) {
   if (options.endpoints.empty()) {
     return UsageError("give --endpoint (or set ODMOE_ENDPOINT): which services to ask");
   }
-  if (console.out_is_terminal() && isatty(STDIN_FILENO) == 1 && !options.once &&
+  if (console.out_is_terminal() && TerminalScreen::Possible() && !options.once &&
       !options.output.json) {
     return RunLive(options);
   }
@@ -165,7 +173,8 @@ void AddStatsCommand(CLI::App& app, Invocation& invocation) {
   command->footer(
       "On a terminal a live view: rates, hit rate over time, queues, tenants, clients, and a heat\n"
       "map of layers x experts. tab, n, p, 1-9: the next, last or that model or service; r: heat\n"
-      "from now on; q or Ctrl-C: end. In a pipe, with --json or --once: the counters, once.\n"
+      "from now on; q or Ctrl-C: end. In a pipe, on a dumb terminal, with --json or --once: the\n"
+      "counters, once.\n"
       "Examples:\n"
       "  odmoe stats --endpoint 127.0.0.1:9001 --endpoint 127.0.0.1:9002\n"
       "  odmoe stats --endpoint 127.0.0.1:9001 --watch\n"

@@ -29,6 +29,11 @@ bool WriteAll(absl::string_view text) {
   while (!text.empty()) {
     const ssize_t n = write(STDOUT_FILENO, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) {  // another process has made the terminal non-blocking
+      pollfd writable = {STDOUT_FILENO, POLLOUT, 0};
+      if (poll(&writable, 1, -1) < 0 && errno != EINTR) return false;
+      continue;
+    }
     if (n <= 0) return false;
     text.remove_prefix(static_cast<size_t>(n));
   }
@@ -49,6 +54,12 @@ absl::string_view Environment(const char* name) {
 
 }  // namespace
 
+bool TerminalScreen::Possible() {
+  const absl::string_view kind = Environment("TERM");
+  return isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1 && !kind.empty() &&
+         kind != "dumb";
+}
+
 absl::StatusOr<std::unique_ptr<TerminalScreen>> TerminalScreen::Open() {
   auto screen = absl::WrapUnique(new TerminalScreen);
   if (isatty(STDIN_FILENO) != 1 || isatty(STDOUT_FILENO) != 1 ||
@@ -64,17 +75,24 @@ absl::StatusOr<std::unique_ptr<TerminalScreen>> TerminalScreen::Open() {
   raw.c_cc[VMIN] = 1;
   raw.c_cc[VTIME] = 0;
   raw.c_cc[VSUSP] = _POSIX_VDISABLE;
+  raw.c_cc[VQUIT] = _POSIX_VDISABLE;
   tcsetattr(STDIN_FILENO, TCSANOW, &raw);
   WriteAll(kEnter);
+  screen->taken_ = true;
   return screen;
 }
 
 TerminalScreen::~TerminalScreen() {
-  if (wake_fd_ < 0) return;  // not taken over
+  GiveBack();
+  if (wake_fd_ >= 0) close(wake_fd_);
+  if (resize_fd_ >= 0) close(resize_fd_);
+}
+
+void TerminalScreen::GiveBack() {
+  if (!taken_) return;
+  taken_ = false;
   WriteAll(kLeave);
   tcsetattr(STDIN_FILENO, TCSAFLUSH, &before_);
-  close(wake_fd_);
-  if (resize_fd_ >= 0) close(resize_fd_);
   const sigset_t resize = ResizeSignal();
   pthread_sigmask(SIG_UNBLOCK, &resize, nullptr);
 }

@@ -18,8 +18,9 @@ struct TerminalSize {
 };
 
 // The alternate screen of the terminal behind standard input and output, keys unechoed and one at a
-// time. Ctrl-C stays a signal; Ctrl-Z does nothing, since it would leave the screen taken. Opened
-// before any thread is started, so that none takes its signals; used by one thread, but for Wake.
+// time. Ctrl-C stays a signal; Ctrl-Z and Ctrl-\ do nothing, since they would leave it taken.
+// Opened before any thread is started, so that none takes its signals; used by one thread, but for
+// Wake.
 class TerminalScreen {
  public:
   // FAILED_PRECONDITION: one of the two is no terminal.
@@ -27,6 +28,13 @@ class TerminalScreen {
   ~TerminalScreen();
   TerminalScreen(const TerminalScreen&) = delete;
   TerminalScreen& operator=(const TerminalScreen&) = delete;
+
+  // Whether standard input and output are a terminal that can be drawn on: not where TERM is unset
+  // or "dumb".
+  static bool Possible();
+
+  // Leaves the terminal as it was; nothing else may be called any more but Wake.
+  void GiveBack();
 
   // Now; follows the window.
   TerminalSize size() const;
@@ -46,6 +54,7 @@ class TerminalScreen {
   TerminalScreen() = default;
 
   termios before_ = {};
+  bool taken_ = false;
   int wake_fd_ = -1;
   int resize_fd_ = -1;
 };

@@ -11,7 +11,9 @@
 namespace odmoe {
 namespace {
 
-constexpr char kKeys[] = "q quit  tab next  r heat from now";
+// The longest that there is room for is shown.
+constexpr absl::string_view kKeys[] = {"q quit  tab next  r heat from now", "q quit  tab next",
+                                       "q quit"};
 
 std::string CutTo(const std::string& line, int columns) {
   return PrintableText(line, static_cast<size_t>(std::max(0, columns)));
@@ -81,16 +83,26 @@ std::vector<std::string> LiveStats::RenderService(const ServiceSample& sample) c
                           ShortDuration(s.uptime))};
 }
 
-std::vector<std::string> LiveStats::Render(int rows, int columns) const {
-  std::vector<std::string> lines;
+std::string LiveStats::Header(int columns) const {
   std::string header;
   for (size_t i = 0; i < pages_.size(); ++i) {
     absl::StrAppend(&header, i == shown_ ? "[" : " ", i + 1, " ", pages_[i].title,
                     i == shown_ ? "]" : " ", " ");
   }
-  const int gap = columns - static_cast<int>(header.size() + sizeof(kKeys) - 1);
-  if (gap > 0) absl::StrAppend(&header, std::string(gap, ' '), kKeys);
-  lines.push_back(CutTo(header, columns));
+  if (static_cast<int>(header.size()) > columns && !pages_.empty()) {
+    header = absl::StrCat("[", shown_ + 1, "/", pages_.size(), " ", pages_[shown_].title, "] ");
+  }
+  for (const absl::string_view keys : kKeys) {
+    const int gap = columns - static_cast<int>(header.size() + keys.size());
+    if (gap < 0) continue;
+    absl::StrAppend(&header, std::string(gap, ' '), keys);
+    break;
+  }
+  return CutTo(header, columns);
+}
+
+std::vector<std::string> LiveStats::Render(int rows, int columns, absl::Time now) const {
+  std::vector<std::string> lines = {Header(columns)};
   if (pages_.empty()) return lines;
   const Page& page = pages_[shown_];
   for (const ServiceSample& sample : samples_) {
@@ -101,12 +113,17 @@ std::vector<std::string> LiveStats::Render(int rows, int columns) const {
     if (history != histories_.end()) {
       const RemoteStoreStats& latest = history->second.latest();
       absl::StrAppend(&what, ", up ", ShortDuration(latest.uptime), ", ", latest.store.clients,
-                      " clients, ", FormatBytes(latest.peak_rss_bytes), " of memory at most");
+                      latest.store.clients == 1 ? " client" : " clients", ", peak ",
+                      FormatBytes(latest.peak_rss_bytes));
     }
     lines.push_back(CutTo(what, columns));
     if (!sample.status.ok()) {
       lines.push_back(
           CutTo(absl::StrCat("AWAY, trying again: ", sample.status.message()), columns));
+    } else if (sample.asked && now - sample.taken > news_within_) {
+      lines.push_back(CutTo(absl::StrCat("NO NEWS for ", ShortDuration(now - sample.taken),
+                                         ": the service does not answer"),
+                            columns));
     }
     const int left = rows - static_cast<int>(lines.size());
     std::vector<std::string> body =

@@ -13,7 +13,9 @@ namespace odmoe {
 // What has been seen of the services so far, and which page is shown. No I/O. Used by one thread.
 class LiveStats {
  public:
-  explicit LiveStats(const DrawingStyle& style) : style_(style) {}
+  // A service from which nothing came for longer than `news_within` is said not to answer.
+  LiveStats(const DrawingStyle& style, absl::Duration news_within)
+      : style_(style), news_within_(news_within) {}
 
   // Takes what is new of the samples.
   void Add(const std::vector<ServiceSample>& samples);
@@ -21,7 +23,7 @@ class LiveStats {
   // False: q, the end.
   bool OnKey(char key);
   // The page as lines, at most `rows` of `columns` characters each.
-  std::vector<std::string> Render(int rows, int columns) const;
+  std::vector<std::string> Render(int rows, int columns, absl::Time now) const;
 
  private:
   struct Page {
@@ -30,9 +32,11 @@ class LiveStats {
     std::string model;  // empty: the service itself
   };
 
+  std::string Header(int columns) const;
   std::vector<std::string> RenderService(const ServiceSample& sample) const;
 
   const DrawingStyle style_;
+  const absl::Duration news_within_;
   std::vector<ServiceSample> samples_;
   std::vector<Page> pages_;
   std::map<std::pair<std::string, std::string>, StoreHistory> histories_;  // by endpoint and model

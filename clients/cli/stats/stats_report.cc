@@ -1,6 +1,8 @@
 #include "clients/cli/stats/stats_report.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -28,6 +30,16 @@ Json HistogramJson(const LogHistogram& histogram) {
           {"p50", histogram.Quantile(0.5)},
           {"p99", histogram.Quantile(0.99)},
           {"buckets", std::move(buckets)}};
+}
+
+void AddDistributions(const ExpertDistributions& all, Json& json) {
+  json["stall_us"] = HistogramJson(all.stall_us);
+  json["lifetime_us"] = HistogramJson(all.lifetime_us);
+  json["lifetime_demands"] = HistogramJson(all.lifetime_demands);
+  json["idle_before_evict_us"] = HistogramJson(all.idle_before_evict_us);
+  json["idle_before_evict_demands"] = HistogramJson(all.idle_before_evict_demands);
+  json["reuse_gap_us"] = HistogramJson(all.reuse_gap_us);
+  json["reuse_gap_demands"] = HistogramJson(all.reuse_gap_demands);
 }
 
 Json UseJson(const UseCounters& use) {
@@ -78,7 +90,9 @@ Json UsersJson(const StoreTelemetry& telemetry) {
                        {"resident_bytes", tenant.resident_bytes},
                        {"quota_bytes", tenant.quota_bytes},
                        {"disk_share", tenant.disk_share},
+                       {"unanswered", tenant.unanswered},
                        {"use", UseJson(tenant.use)}});
+    AddDistributions(tenant, tenants.back());
   }
   return {{"clients", std::move(clients)}, {"tenants", std::move(tenants)}};
 }
@@ -130,15 +144,46 @@ Json TelemetryJson(const StoreTelemetry& t) {
                     {"disk", t.queues.waiting_for_disk},
                     {"prefetch", t.queues.prefetches},
                     {"background", t.queues.background}};
-  json["stall_us"] = HistogramJson(t.stall_us);
-  json["lifetime_us"] = HistogramJson(t.lifetime_us);
-  json["lifetime_demands"] = HistogramJson(t.lifetime_demands);
-  json["idle_before_evict_us"] = HistogramJson(t.idle_before_evict_us);
-  json["idle_before_evict_demands"] = HistogramJson(t.idle_before_evict_demands);
-  json["reuse_gap_us"] = HistogramJson(t.reuse_gap_us);
-  json["reuse_gap_demands"] = HistogramJson(t.reuse_gap_demands);
+  AddDistributions(t, json);
   json["layers"] = LayersJson(t);
   return json;
+}
+
+// The fewest, the median and the most of what layers have resident.
+std::string LayersText(const std::vector<LayerTelemetry>& layers) {
+  std::vector<uint64_t> resident;
+  uint64_t most = 0;
+  for (const LayerTelemetry& layer : layers) {
+    resident.push_back(layer.resident);
+    most = std::max(most, layer.expert_count);
+  }
+  if (resident.empty()) return "none";
+  std::sort(resident.begin(), resident.end());
+  return absl::StrFormat("%d, resident in one: %d to %d of %d, median %d", resident.size(),
+                         resident.front(), resident.back(), most, resident[resident.size() / 2]);
+}
+
+void AddTenantRows(const std::vector<TenantTelemetry>& tenants, StatsReport& report) {
+  if (tenants.size() < 2) return;
+  for (const TenantTelemetry& t : tenants) {
+    const std::string name = absl::StrCat("tenant ", PrintableText(t.name, 24));
+    report.rows.push_back(
+        {name, absl::StrFormat("%d clients, %s resident, quota %s, disk share %g", t.clients,
+                               FormatBytes(t.resident_bytes),
+                               t.quota_bytes == 0 ? "none" : FormatBytes(t.quota_bytes),
+                               t.disk_share)});
+    report.rows.push_back(
+        {"", absl::StrFormat("hit rate %s of %d, %d waiting, %s read, stalled %s, %d failures",
+                             PercentText(ShareOf(t.use.hits, t.use.hits + t.use.misses)),
+                             t.use.hits + t.use.misses, t.unanswered,
+                             FormatBytes(t.use.bytes_read),
+                             ShortDuration(absl::Nanoseconds(t.use.stall_ns)), t.use.failures)});
+    report.rows.push_back({"", absl::StrCat("stalls ", Percentiles(t.stall_us), "; lives ",
+                                            Percentiles(t.lifetime_us))});
+    report.rows.push_back({"", absl::StrCat("idle before eviction ",
+                                            Percentiles(t.idle_before_evict_us), "; back after ",
+                                            Percentiles(t.reuse_gap_us))});
+  }
 }
 
 }  // namespace
@@ -189,10 +234,11 @@ StatsReport StoreReport(const std::string& endpoint, const RemoteStoreStats& mod
                                    FormatBytes(t.reads[0].bytes), FormatBytes(t.reads[1].bytes),
                                    FormatBytes(t.reads[2].bytes), FormatBytes(t.remote_bytes))},
       {"queues",
-       absl::StrFormat("%d reads; waiting: %d for the disk, %d for a slot; %d to prefetch",
+       absl::StrFormat("%d reads; waiting: %d for the disk, %d for a slot; %d to prefetch, %d in "
+                       "the background",
                        t.reads[0].under_way + t.reads[1].under_way + t.reads[2].under_way,
-                       t.queues.waiting_for_disk, t.queues.waiting_for_slot,
-                       t.queues.prefetches)},
+                       t.queues.waiting_for_disk, t.queues.waiting_for_slot, t.queues.prefetches,
+                       t.queues.background)},
       {"a read took", Percentiles(t.reads[0].latency_us)},
       {"a stall took", Percentiles(t.stall_us)},
       {"experts lived", Percentiles(t.lifetime_us)},
@@ -203,11 +249,18 @@ StatsReport StoreReport(const std::string& endpoint, const RemoteStoreStats& mod
       {"prefetch", absl::StrFormat("%d asked, %d read, %d useful, %d wasted, %d dropped",
                                    s.prefetches, s.prefetch_reads, s.prefetch_useful,
                                    s.prefetch_wasted, s.prefetch_dropped)},
+      {"of its bytes", absl::StrFormat("%s useful, %s late, %s wasted; %d demands delayed",
+                                       FormatBytes(t.prefetch.useful_bytes),
+                                       FormatBytes(t.prefetch.late_bytes),
+                                       FormatBytes(t.prefetch.wasted_bytes),
+                                       t.prefetch.delayed_demands)},
       {"failures",
        absl::StrFormat("%d reads, %d checksums", s.read_failures, s.checksum_failures)},
       {"clients", absl::StrCat(s.clients)},
+      {"layers", LayersText(t.layers)},
       {"peak memory", FormatBytes(model.peak_rss_bytes)},
       {"up", ShortDuration(model.uptime)}};
+  AddTenantRows(t.tenants, report);
   return report;
 }
 

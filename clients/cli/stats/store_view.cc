@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
@@ -15,8 +16,9 @@ namespace odmoe {
 namespace {
 
 constexpr int kNameColumns = 10;
-constexpr int kMostUsers = 6;  // tenants and clients shown, of each
 constexpr int kLeastHeatRows = 4;
+constexpr int kRoomyRows = 40;      // where more tenants and clients are shown, and a heading
+constexpr int kRoomyColumns = 100;  // where tables have all their columns
 
 double Share(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
 std::string Percent(double share) { return absl::StrFormat("%.1f%%", 100.0 * share); }
@@ -43,6 +45,20 @@ class Page {
   void Line(const std::string& name, const std::string& text) {
     lines_.push_back(Cut(absl::StrFormat("%-*s%s", kNameColumns, name, text)));
   }
+  // The same of items with commas between, on as many lines as they need.
+  void Items(const std::string& name, const std::vector<std::string>& items) {
+    std::string line = absl::StrFormat("%-*s", kNameColumns, name);
+    for (size_t i = 0; i < items.size(); ++i) {
+      const bool last = i + 1 == items.size();
+      const auto columns = static_cast<int>(DisplayWidth(line) + DisplayWidth(items[i]));
+      if (i > 0 && columns + (last ? 0 : 1) > columns_) {
+        lines_.push_back(Cut(line));
+        line.assign(kNameColumns, ' ');
+      }
+      absl::StrAppend(&line, items[i], last ? "" : ", ");
+    }
+    lines_.push_back(Cut(line));
+  }
   void Raw(std::string line) { lines_.push_back(std::move(line)); }
   void Text(const std::string& text) {
     for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
@@ -61,66 +77,90 @@ class Page {
     for (int characters = 0; bytes < line.size(); ++bytes) {
       if ((line[bytes] & 0xC0) != 0x80 && ++characters > columns_) break;
     }
-    return line.substr(0, bytes);
+    return std::string(absl::StripTrailingAsciiWhitespace(line.substr(0, bytes)));
   }
 
   const int columns_;
   std::vector<std::string> lines_;
 };
 
-void AddFigures(const StoreHistory& history, int columns, const DrawingStyle& style, Page& page) {
-  const StoreStats& s = history.latest().store;
-  const StoreTelemetry& t = history.latest().telemetry;
-  const StoreRates& r = history.rates();
-  const double filled = Share(double(s.resident_bytes), double(s.budget_bytes));
-  page.Line("memory", absl::StrFormat("%s %s of %s: %d experts of %d slots, %d pinned",
-                                      Bar(filled, 20, style.utf8), FormatBytes(s.resident_bytes),
-                                      FormatBytes(s.budget_bytes), s.resident_experts,
-                                      s.slot_count, s.pinned_experts));
-  const std::string rate = absl::StrFormat(
-      "%s now, %s in all  ", Percent(r.hit_rate),
-      Percent(Share(double(s.hits), double(s.hits + s.misses))));
-  page.Line("hit rate", rate + Sparkline(history.hit_rates(),
-                                         columns - kNameColumns - int(DisplayWidth(rate)),
-                                         style.utf8));
-  page.Line("demands",
-            absl::StrFormat("%.0f/s, %.0f/s missed, %.0f/s evicted; stalled %s each second",
-                            r.demands, r.misses, r.evictions,
-                            ShortDuration(absl::Seconds(r.stall_seconds))));
-  page.Line("disk", absl::StrFormat("%s for demands, %s prefetch, %s background; %s to other hosts",
-                                    BytesRate(r.read_bytes[0]), BytesRate(r.read_bytes[1]),
-                                    BytesRate(r.read_bytes[2]), BytesRate(r.remote_bytes)));
-  page.Line("queues", absl::StrFormat("%d reading, %d wait for the disk, %d for a slot, %d to "
-                                      "prefetch, %d in the background",
-                                      t.reads[0].under_way + t.reads[1].under_way +
-                                          t.reads[2].under_way,
-                                      t.queues.waiting_for_disk, t.queues.waiting_for_slot,
-                                      t.queues.prefetches, t.queues.background));
-  page.Line("waits", absl::StrFormat("reads %s; stalls %s", Percentiles(t.reads[0].latency_us),
-                                     Percentiles(t.stall_us)));
-  page.Line("prefetch", absl::StrFormat("%d asked, %d read, %d useful, %d wasted, %d dropped",
-                                        s.prefetches, s.prefetch_reads, s.prefetch_useful,
-                                        s.prefetch_wasted, s.prefetch_dropped));
-  page.Line("experts", absl::StrFormat("live %s; idle before eviction %s; back after %s",
-                                       Percentiles(t.lifetime_us),
-                                       Percentiles(t.idle_before_evict_us),
-                                       Percentiles(t.reuse_gap_us)));
-  if (!t.shadow_policies.empty()) {
-    std::string hits = absl::StrCat(PrintableText(t.policy, 16), " in use; would have hit:");
-    for (const ShadowPolicyHits& shadow : t.shadow_policies) {
-      absl::StrAppend(&hits, " ", PrintableText(shadow.policy, 16), " ",
-                      Percent(Share(double(shadow.hits), double(shadow.demands))));
-    }
-    page.Line("policy", hits);
-  }
+// "4ms/12ms": the median and the 99th percentile.
+std::string PercentilePair(const LogHistogram& histogram_us) {
+  if (histogram_us.count() == 0) return "-";
+  return absl::StrCat(Micros(histogram_us.Quantile(0.5)), "/", Micros(histogram_us.Quantile(0.99)));
+}
+
+// What an operator must see first.
+void AddAlarms(const StoreStats& s, const StoreTelemetry& t, Page& page) {
   if (t.source.requests_stuck > 0) {
     page.Line("STUCK", absl::StrFormat("%d requests have been at a disk for a second or longer",
                                        t.source.requests_stuck));
   }
   if (s.read_failures + s.checksum_failures > 0) {
-    page.Line("FAILURES", absl::StrFormat("%d reads failed, %d experts corrupt", s.read_failures,
-                                          s.checksum_failures));
+    page.Items("FAILURES", {absl::StrCat(s.read_failures, " reads failed"),
+                            absl::StrCat(s.checksum_failures, " experts corrupt")});
   }
+}
+
+void AddRates(const StoreHistory& history, int columns, const DrawingStyle& style, Page& page) {
+  const StoreStats& s = history.latest().store;
+  const StoreRates& r = history.rates();
+  const double filled = Share(double(s.resident_bytes), double(s.budget_bytes));
+  page.Items("memory", {absl::StrCat(Bar(filled, columns < kRoomyColumns ? 10 : 20, style.utf8),
+                                     " ", FormatBytes(s.resident_bytes), " of ",
+                                     FormatBytes(s.budget_bytes)),
+                        absl::StrFormat("%d experts of %d", s.resident_experts, s.slot_count),
+                        absl::StrCat(s.pinned_experts, " pinned")});
+  const std::string rate = absl::StrFormat(
+      "%s now, %s in all  ", r.demands > 0.0 ? Percent(r.hit_rate) : "no demands",
+      Percent(Share(double(s.hits), double(s.hits + s.misses))));
+  page.Line("hit rate", rate + Sparkline(history.hit_rates(),
+                                         columns - kNameColumns - int(DisplayWidth(rate)),
+                                         style.utf8));
+  page.Items("demands", {absl::StrFormat("%.0f/s", r.demands),
+                         absl::StrFormat("%.0f/s missed", r.misses),
+                         absl::StrFormat("%.0f/s evicted", r.evictions),
+                         absl::StrCat("stalled ", ShortDuration(absl::Seconds(r.stall_seconds)),
+                                      " each second")});
+  page.Items("disk", {absl::StrCat("demands ", BytesRate(r.read_bytes[0])),
+                      absl::StrCat("prefetch ", BytesRate(r.read_bytes[1])),
+                      absl::StrCat("background ", BytesRate(r.read_bytes[2])),
+                      absl::StrCat("sent ", BytesRate(r.remote_bytes))});
+}
+
+void AddFigures(const StoreHistory& history, int columns, const DrawingStyle& style, Page& page) {
+  const StoreStats& s = history.latest().store;
+  const StoreTelemetry& t = history.latest().telemetry;
+  AddAlarms(s, t, page);
+  AddRates(history, columns, style, page);
+  page.Items("queues",
+             {absl::StrCat("reading ", t.reads[0].under_way + t.reads[1].under_way +
+                                           t.reads[2].under_way),
+              absl::StrCat("wait for disk ", t.queues.waiting_for_disk),
+              absl::StrCat("for slot ", t.queues.waiting_for_slot),
+              absl::StrCat("to prefetch ", t.queues.prefetches),
+              absl::StrCat("background ", t.queues.background)});
+  page.Items("p50/p99", {absl::StrCat("reads ", PercentilePair(t.reads[0].latency_us)),
+                         absl::StrCat("stalls ", PercentilePair(t.stall_us)),
+                         absl::StrCat("lives ", PercentilePair(t.lifetime_us)),
+                         absl::StrCat("idle at eviction ", PercentilePair(t.idle_before_evict_us)),
+                         absl::StrCat("reuse gaps ", PercentilePair(t.reuse_gap_us))});
+  std::vector<std::string> prefetch = {
+      absl::StrCat(s.prefetches, " asked"), absl::StrCat(s.prefetch_reads, " read"),
+      absl::StrCat(s.prefetch_useful, " useful"), absl::StrCat(s.prefetch_wasted, " wasted"),
+      absl::StrCat(s.prefetch_dropped, " dropped")};
+  if (t.prefetch.shut_offs > 0) {
+    prefetch.push_back(absl::StrFormat("shut off %d times", t.prefetch.shut_offs));
+  }
+  page.Items("prefetch", prefetch);
+  if (t.shadow_policies.empty()) return;
+  std::vector<std::string> policies = {PrintableText(t.policy, 16)};
+  for (const ShadowPolicyHits& shadow : t.shadow_policies) {
+    policies.push_back(absl::StrCat(policies.size() == 1 ? "others would have hit " : "",
+                                    PrintableText(shadow.policy, 16), " ",
+                                    Percent(Share(double(shadow.hits), double(shadow.demands)))));
+  }
+  page.Items("policy", policies);
 }
 
 std::vector<std::string> UseCells(const UseCounters& use) {
@@ -132,45 +172,62 @@ std::vector<std::string> UseCells(const UseCounters& use) {
 Table UsersTable(std::vector<std::string> first) {
   std::vector<Table::Column> columns;
   for (std::string& title : first) columns.push_back({std::move(title)});
-  for (const char* title : {"HIT RATE", "DEMANDS", "READ", "STALLED", "FAILED"}) {
+  for (const char* title : {"HITS", "DEMANDS", "READ", "STALLED", "FAILED"}) {
     columns.push_back({title, Table::Align::kRight});
   }
   return Table(std::move(columns));
 }
 
-void AddUsers(const StoreTelemetry& t, Page& page) {
-  const auto add = [](Table& table, std::vector<std::string> cells, const UseCounters& use) {
-    for (std::string& cell : UseCells(use)) cells.push_back(std::move(cell));
-    table.AddRow(std::move(cells));
-  };
-  if (t.tenants.size() > 1) {
-    Table table = UsersTable({"TENANT", "CLIENTS", "RESIDENT", "QUOTA", "DISK"});
-    for (size_t i = 0; i < t.tenants.size() && i < kMostUsers; ++i) {
-      const TenantTelemetry& tenant = t.tenants[i];
-      add(table,
-          {PrintableText(tenant.name, 24), absl::StrCat(tenant.clients),
-           FormatBytes(tenant.resident_bytes),
-           tenant.quota_bytes == 0 ? "-" : FormatBytes(tenant.quota_bytes),
-           absl::StrFormat("%g", tenant.disk_share)},
-          tenant.use);
-    }
-    page.Text(table.ToString());
-  }
-  std::vector<const ClientTelemetry*> clients;
-  for (const ClientTelemetry& client : t.clients) clients.push_back(&client);
-  const auto demands = [](const ClientTelemetry* c) { return c->use.hits + c->use.misses; };
-  std::stable_sort(clients.begin(), clients.end(),
+void AddRow(Table& table, std::vector<std::string> cells, const UseCounters& use) {
+  for (std::string& cell : UseCells(use)) cells.push_back(std::move(cell));
+  table.AddRow(std::move(cells));
+}
+
+// The `most` with the most demands.
+template <typename User>
+std::vector<const User*> Busiest(const std::vector<User>& users, size_t most) {
+  std::vector<const User*> sorted;
+  for (const User& user : users) sorted.push_back(&user);
+  const auto demands = [](const User* user) { return user->use.hits + user->use.misses; };
+  std::stable_sort(sorted.begin(), sorted.end(),
                    [&](auto* a, auto* b) { return demands(a) > demands(b); });
-  if (clients.empty()) return;
-  Table table = UsersTable({"CLIENT", "NAME", "TENANT"});
-  for (size_t i = 0; i < clients.size() && i < kMostUsers; ++i) {
-    const ClientTelemetry& client = *clients[i];
-    add(table,
-        {absl::StrCat(client.id), PrintableText(client.name, 24),
-         PrintableText(client.tenant, 24)},
-        client.use);
+  if (sorted.size() > most) sorted.resize(most);
+  return sorted;
+}
+
+void AddTenants(const std::vector<TenantTelemetry>& tenants, size_t most, int columns, Page& page) {
+  if (tenants.size() < 2) return;
+  const bool roomy = columns >= kRoomyColumns;
+  std::vector<std::string> titles = {"TENANT", "RESIDENT", "QUOTA"};
+  if (roomy) titles.insert(titles.end(), {"CLIENTS", "WAITING", "SHARE", "STALLS P50/P99"});
+  Table table = UsersTable(titles);
+  for (const TenantTelemetry* tenant : Busiest(tenants, most)) {
+    std::vector<std::string> cells = {
+        PrintableText(tenant->name, 24), FormatBytes(tenant->resident_bytes),
+        tenant->quota_bytes == 0 ? "-" : FormatBytes(tenant->quota_bytes)};
+    if (roomy) {
+      cells.insert(cells.end(), {absl::StrCat(tenant->clients), absl::StrCat(tenant->unanswered),
+                                 absl::StrFormat("%g", tenant->disk_share),
+                                 PercentilePair(tenant->stall_us)});
+    }
+    AddRow(table, std::move(cells), tenant->use);
   }
   page.Text(table.ToString());
+}
+
+// Those that have demanded anything.
+void AddClients(const std::vector<ClientTelemetry>& clients, size_t most, Page& page) {
+  Table table = UsersTable({"CLIENT", "NAME", "TENANT"});
+  bool any = false;
+  for (const ClientTelemetry* client : Busiest(clients, most)) {
+    if (client->use.hits + client->use.misses == 0) break;
+    any = true;
+    AddRow(table,
+           {absl::StrCat(client->id), PrintableText(client->name, 24),
+            PrintableText(client->tenant, 24)},
+           client->use);
+  }
+  if (any) page.Text(table.ToString());
 }
 
 double Rate(uint64_t before, uint64_t now, double seconds) {
@@ -256,11 +313,14 @@ std::vector<std::string> RenderStore(const StoreHistory& history, int rows, int 
                                      const DrawingStyle& style) {
   Page page(columns);
   AddFigures(history, columns, style, page);
-  AddUsers(history.latest().telemetry, page);
+  const bool roomy = rows >= kRoomyRows;
+  const size_t most = roomy ? 6 : 3;
+  AddTenants(history.latest().telemetry.tenants, most, columns, page);
+  AddClients(history.latest().telemetry.clients, most, page);
   const std::vector<ExpertHeat> heat = history.heat();
-  const int left = rows - page.rows() - 1;
+  const int left = rows - page.rows() - (roomy ? 1 : 0);
   if (!heat.empty() && left >= kLeastHeatRows) {
-    page.Line("heat", "layers downwards, experts to the right");
+    if (roomy) page.Line("heat", "layers downwards, experts to the right");
     for (std::string& line :
          DrawHeatMap(history.latest().telemetry.layers, heat, left, columns, style)) {
       page.Raw(std::move(line));

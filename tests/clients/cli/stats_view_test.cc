@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "clients/cli/console/table.h"
 #include "clients/cli/stats/live_stats.h"
@@ -13,7 +14,9 @@ namespace odmoe {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr DrawingStyle kPlain = {false, false};
@@ -117,20 +120,63 @@ TEST(StoreViewTest, ShowsRatesOnceTwoSamplesAreThere) {
   history.Add(Model("kimi", 2, 4), kStart);
   history.Add(ASecondLater(Model("kimi", 2, 4)), kStart + absl::Seconds(1));
   EXPECT_EQ(absl::StrJoin(RenderStore(history, 40, 90, kPlain), "\n"),
-            R"(memory    ##########.......... 2.00 MiB of 4.00 MiB: 2 experts of 4 slots, 1 pinned
+            R"(memory    #####..... 2.00 MiB of 4.00 MiB, 2 experts of 4, 1 pinned
 hit rate  90.0% now, 75.0% in all  #
-demands   100/s, 10/s missed, 5/s evicted; stalled 250ms each second
-disk      10.00 MiB/s for demands, 0 B/s prefetch, 0 B/s background; 0 B/s to other hosts
-queues    2 reading, 3 wait for the disk, 0 for a slot, 0 to prefetch, 0 in the background
-waits     reads none; stalls p50 768us, p99 1ms
+demands   100/s, 10/s missed, 5/s evicted, stalled 250ms each second
+disk      demands 10.00 MiB/s, prefetch 0 B/s, background 0 B/s, sent 0 B/s
+queues    reading 2, wait for disk 3, for slot 0, to prefetch 0, background 0
+p50/p99   reads -, stalls 768us/1ms, lives -, idle at eviction -, reuse gaps -
 prefetch  0 asked, 0 read, 0 useful, 0 wasted, 0 dropped
-experts   live none; idle before eviction none; back after none
-CLIENT  NAME      TENANT   HIT RATE  DEMANDS      READ  STALLED  FAILED
-3       chat?[2J  default     60.0%      100  4.00 KiB      0ms       0
+CLIENT  NAME      TENANT    HITS  DEMANDS      READ  STALLED  FAILED
+3       chat?[2J  default  60.0%      100  4.00 KiB      0ms       0
 heat      layers downwards, experts to the right
    1 -!*!
    2 %!@!
 _.:-=+*#%@ resident, ,! not; further right: more demands)");
+}
+
+TEST(StoreViewTest, ANarrowWindowGetsWholeFiguresOnMoreLines) {
+  StoreHistory history;
+  RemoteStoreStats stats = Model("kimi", 2, 4);
+  stats.store.read_failures = 2;
+  stats.telemetry.policy = "default";
+  stats.telemetry.shadow_policies = {{"lru", 100, 30}, {"lfu", 100, 40}};
+  history.Add(stats, kStart);
+  EXPECT_EQ(absl::StrJoin(RenderStore(history, 12, 42, kPlain), "\n"),
+            R"(FAILURES  2 reads failed,
+          0 experts corrupt
+memory    #####..... 2.00 MiB of 4.00 MiB,
+          2 experts of 4, 1 pinned
+hit rate  no demands now, 60.0% in all
+demands   0/s, 0/s missed, 0/s evicted,
+          stalled 0ms each second
+disk      demands 0 B/s, prefetch 0 B/s,
+          background 0 B/s, sent 0 B/s
+queues    reading 0, wait for disk 0,
+          for slot 0, to prefetch 0,
+          background 0)");
+}
+
+TEST(StoreViewTest, TheBusiestTenantsAndClientsAreShown) {
+  RemoteStoreStats stats = Model("kimi", 2, 4);
+  for (uint64_t i = 0; i < 9; ++i) {
+    TenantTelemetry tenant;
+    tenant.name = absl::StrCat("team", i);
+    tenant.use.hits = i;
+    tenant.unanswered = 10 + i;
+    for (uint64_t us = 0; us < i; ++us) tenant.stall_us.Add(1000);
+    stats.telemetry.tenants.push_back(tenant);
+    stats.telemetry.clients.push_back({10 + i, absl::StrCat("worker", i), "team0", false, {}, 0});
+  }
+  StoreHistory history;
+  history.Add(stats, kStart);
+  const std::string wide = absl::StrJoin(RenderStore(history, 24, 120, kPlain), "\n");
+  EXPECT_THAT(wide, HasSubstr("\nteam8   0 B       -      0        18       0      768us/1ms"));
+  EXPECT_THAT(wide, HasSubstr("\nteam6 "));
+  EXPECT_THAT(wide, Not(HasSubstr("team5")));
+  EXPECT_THAT(wide, Not(HasSubstr("worker")));  // they have demanded nothing
+  const std::string narrow = absl::StrJoin(RenderStore(history, 24, 80, kPlain), "\n");
+  EXPECT_THAT(narrow, HasSubstr("TENANT  RESIDENT  QUOTA    HITS  DEMANDS  READ  STALLED  FAILED\n"));
 }
 
 TEST(StoreViewTest, FitsEveryWindow) {
@@ -175,24 +221,31 @@ TEST(LiveStatsTest, PagesThroughModelsAndServices) {
   inference.asked = inference.inference = true;
   inference.taken = kStart;
   inference.requests.completion_tokens = 100;
-  LiveStats live(kPlain);
-  EXPECT_THAT(live.Render(10, 80), ElementsAre(testing::_));
+  LiveStats live(kPlain, absl::Seconds(3));
+  absl::Time now = kStart;
+  EXPECT_THAT(live.Render(10, 80, now), ElementsAre(testing::_));
   live.Add({store, inference});
-  EXPECT_THAT(live.Render(24, 80)[0], StartsWith("[1 kimi]  2 olmoe   3 host:2 "));
-  EXPECT_THAT(live.Render(24, 80)[1],
-              StartsWith("expert storage at host:1, up 1h02m, 0 clients, 5.00 MiB of memory"));
+  EXPECT_THAT(live.Render(24, 80, now)[0], StartsWith("[1 kimi]  2 olmoe   3 host:2 "));
+  EXPECT_THAT(live.Render(24, 80, now)[1],
+              StartsWith("expert storage at host:1, up 1h02m, 0 clients, peak 5.00 MiB"));
+  EXPECT_THAT(live.Render(24, 24, now)[0], StartsWith("[1/3 kimi] "));
+  EXPECT_THAT(live.Render(24, 24, now)[0], EndsWith(" q quit"));
+  now += absl::Seconds(4);
+  EXPECT_EQ(live.Render(24, 80, now)[2], "NO NEWS for 4.0s: the service does not answer");
+  now = kStart;
   EXPECT_TRUE(live.OnKey('\t'));
-  EXPECT_THAT(live.Render(24, 80)[0], StartsWith(" 1 kimi  [2 olmoe]  3 host:2 "));
+  EXPECT_THAT(live.Render(24, 80, now)[0], StartsWith(" 1 kimi  [2 olmoe]  3 host:2 "));
   EXPECT_TRUE(live.OnKey('3'));
   inference.requests.completion_tokens = 150;
   inference.taken += absl::Seconds(2);
   live.Add({store, inference});
-  EXPECT_THAT(live.Render(24, 80)[3], StartsWith("tokens    25.0/s; 0 of prompts, 150 generated"));
+  EXPECT_THAT(live.Render(24, 80, now)[3],
+              StartsWith("tokens    25.0/s; 0 of prompts, 150 generated"));
   EXPECT_TRUE(live.OnKey('n'));
   store.status = absl::UnavailableError("gone\x1b[2J");
   live.Add({store, inference});
-  EXPECT_EQ(live.Render(24, 80)[2], "AWAY, trying again: gone?[2J");
-  EXPECT_EQ(live.Render(1, 5).size(), 1u);
+  EXPECT_EQ(live.Render(24, 80, now)[2], "AWAY, trying again: gone?[2J");
+  EXPECT_EQ(live.Render(1, 5, now).size(), 1u);
   EXPECT_FALSE(live.OnKey('q'));
 }
 
