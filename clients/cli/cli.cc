@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/match.h"
@@ -10,7 +11,9 @@
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
 #include "clients/cli/exit_code.h"
+#include "clients/cli/help_format.h"
 #include "clients/cli/version.h"
+#include "services/core/formats/nearest_name.h"
 
 namespace odmoe {
 namespace {
@@ -82,6 +85,29 @@ int Report(const absl::Status& outcome, bool json, Console& console) {
   return ExitCode(status);
 }
 
+// The library's words, but for a command there is none of, and where to read on.
+std::string WhatIsWrong(const CLI::App& app, const std::vector<std::string>& arguments,
+                        const CLI::ParseError& error) {
+  const CLI::App* command = &app;
+  std::string path = "odmoe";
+  size_t depth = 0;
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    path += " " + command->get_name();
+    ++depth;
+  }
+  std::vector<std::string> names;
+  for (const CLI::App* known : command->get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(known->get_name());
+  }
+  std::string what = error.what();
+  if (!names.empty() && depth < arguments.size() && !absl::StartsWith(arguments[depth], "-")) {
+    what = absl::StrCat("no command '", arguments[depth], "'; did you mean '",
+                        NearestName(arguments[depth], names), "'");
+  }
+  return absl::StrCat(what, "; see ", path, " --help");
+}
+
 // Help and version end the parse too, by exceptions that are successes.
 absl::Status Parse(CLI::App& app, const std::vector<std::string>& arguments, Console& console,
                    bool* done) {
@@ -97,9 +123,7 @@ absl::Status Parse(CLI::App& app, const std::vector<std::string>& arguments, Con
   } catch (const CLI::CallForVersion& version) {
     console.OutLine(version.what());
   } catch (const CLI::ParseError& error) {
-    std::string command = "odmoe";
-    for (const CLI::App* chosen : app.get_subcommands()) command += " " + chosen->get_name();
-    return UsageError(absl::StrCat(error.what(), "; see ", command, " --help"));
+    return UsageError(WhatIsWrong(app, arguments, error));
   }
   *done = true;
   return absl::OkStatus();
@@ -111,6 +135,7 @@ int RunCli(const std::vector<std::string>& arguments, Console& console) {
   const bool json = AsksForJson(arguments);
   CLI::App app(kDescription, "odmoe");
   app.footer(kFooter);
+  app.formatter(std::make_shared<HelpFormat>());
   app.set_version_flag("--version", absl::StrCat("odmoe ", kVersion));
   app.require_subcommand(1);
   app.option_defaults()->always_capture_default();

@@ -34,6 +34,23 @@ TEST(MessagesTest, NoSuchModelSaysHowToMakeOne) {
               AllOf(HasSubstr("no such model: /nowhere/model"), HasSubstr("odmoe convert")));
 }
 
+TEST(MessagesTest, ACommandThereIsNoneOfIsNamed) {
+  EXPECT_THAT(FailureLine({"stat"}, 2),
+              HasSubstr("no command 'stat'; did you mean 'stats'; see odmoe --help"));
+  EXPECT_THAT(FailureLine({"jobs", "lst"}, 2),
+              HasSubstr("no command 'lst'; did you mean 'list'; see odmoe jobs --help"));
+}
+
+TEST(MessagesTest, HelpIsNotCutByATerminal) {
+  for (const char* command : {"convert", "generate", "replay", "stats"}) {
+    const ProcessOutput help = Odmoe({command, "--help"});
+    EXPECT_EQ(help.exit.code, 0) << help.err;
+    for (const absl::string_view line : absl::StrSplit(help.out, '\n')) {
+      EXPECT_LE(line.size(), 100u) << line;
+    }
+  }
+}
+
 TEST(MessagesTest, ACheckpointIsNamedAsOne) {
   EXPECT_THAT(FailureLine({"generate", TinyKimiCheckpoint(), "-p", "x"}, 1),
               AllOf(HasSubstr("is a Hugging Face checkpoint"), HasSubstr("odmoe convert")));
