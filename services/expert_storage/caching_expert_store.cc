@@ -216,7 +216,10 @@ absl::Status CachingExpertStore::AddOwnClients(const std::vector<uint64_t>& quot
   execute_view_ = view_of(*execute_client_);
   grants_ = arena_->MeasureGrants();
   segments_ = arena_->segments();
-  for (const Arena::Segment& segment : segments_) Circulate(segment);
+  for (const Arena::Segment& segment : segments_) {
+    source_->OfferMemory(SegmentBytes(segment));
+    Circulate(segment);
+  }
   SetMaxBatch(working_set_.slots().in_circulation());
   FollowSlots();
   return absl::OkStatus();

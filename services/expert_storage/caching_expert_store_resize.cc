@@ -73,7 +73,6 @@ absl::Span<std::byte> CachingExpertStore::SegmentBytes(const Arena::Segment& seg
 
 void CachingExpertStore::Circulate(const Arena::Segment& segment) {
   working_set_.AddSlots(arena_->shape().FirstSlot(segment.number), segment.slots);
-  source_->OfferMemory(SegmentBytes(segment));
 }
 
 bool CachingExpertStore::BeginMapping(const std::shared_ptr<StoreClient>& client,
@@ -301,6 +300,9 @@ absl::Status CachingExpertStore::AddSegments(const std::vector<Arena::Segment>& 
   // Before a slot of theirs is used: a client that finds an expert there has it mapped. Who does
   // not answer has lost its session, and looks for nothing any more.
   if (!added.empty()) TellClients(SegmentMessage::Kind::kMap, added);
+  // Not under the lock: a source may wait for its thread, and that for the lock, to say that a read
+  // has ended.
+  for (const Arena::Segment& segment : added) source_->OfferMemory(SegmentBytes(segment));
   absl::MutexLock lock(&mutex_);
   for (const Arena::Segment& segment : added) Circulate(segment);
   return status;

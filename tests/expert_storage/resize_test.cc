@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -215,6 +216,56 @@ TEST_P(ResizeTest, EightCallersSeeNoWrongByteWhileTheBudgetGoesUpAndDown) {
   for (std::thread& caller : callers) caller.join();
   EXPECT_GT(store_->Stats()->evictions, 100u);
   EXPECT_EQ(store_->Stats()->pinned_experts, 0u);
+}
+
+// Told of memory, it waits for its thread, as a source with a ring does, and that thread for what
+// needs the store's lock, as the end of a read does.
+class WaitingSource final : public ExpertSource {
+ public:
+  explicit WaitingSource(std::unique_ptr<ExpertSource> real) : real_(std::move(real)) {}
+
+  const ExpertCatalog& catalog() const override { return real_->catalog(); }
+  using ExpertSource::Read;
+  void Read(ExpertId id, absl::Span<std::byte> destination,
+            std::shared_ptr<const ReadControl> control, Done done) override {
+    real_->Read(id, destination, std::move(control), std::move(done));
+  }
+  void OfferMemory(absl::Span<std::byte>) override { UseStore(); }
+  void TakeBackMemory(absl::Span<std::byte>) override { UseStore(); }
+
+  void set_store(CachingExpertStore* store) { store_ = store; }
+  int uses() const { return uses_; }
+
+ private:
+  void UseStore() {
+    if (store_ == nullptr) return;
+    ++uses_;
+    auto used = std::make_shared<absl::Notification>();
+    std::thread([store = store_, used] {
+      store->Stats().IgnoreError();
+      used->Notify();
+    }).detach();
+    ASSERT_TRUE(used->WaitForNotificationWithTimeout(absl::Seconds(20)));
+  }
+
+  const std::unique_ptr<ExpertSource> real_;
+  CachingExpertStore* store_ = nullptr;
+  int uses_ = 0;
+};
+
+TEST(ResizeLockTest, ASourceThatWaitsForTheEndOfAReadDoesNotHangTheStore) {
+  MemoryExpertSource::RandomOptions shape;
+  auto source = std::make_unique<WaitingSource>(MemoryExpertSource::Random(shape).value());
+  WaitingSource& waiting = *source;
+  CachingExpertStore::Options options;
+  const uint64_t slot_bytes = SlotBytes(source->catalog().max_expert_bytes());
+  options.budget_bytes = 4 * slot_bytes;
+  const auto store = CachingExpertStore::Create(std::move(source), std::move(options)).value();
+  waiting.set_store(store.get());
+  for (const uint64_t slots : {8, 2, 6}) {
+    ASSERT_TRUE(store->Resize(slots * slot_bytes, Later()).ok());
+  }
+  EXPECT_GE(waiting.uses(), 3);
 }
 
 TEST(HugePagesTest, AlwaysIsARefusalWhereThereCanBeNone) {

@@ -49,8 +49,8 @@ class ExpertSource {
 
   virtual SourceStats Stats() const { return {}; }
 
-  // Reads will land in `memory`, which stays mapped until it is taken back; a source that can make
-  // use of knowing does. TakeBackMemory: no read into it is under way, and none will come.
+  // Reads will land in `memory`, mapped until it is taken back: no read into it is under way then,
+  // and none will come. Both may wait for a `done` to return, so for no lock that one takes.
   virtual void OfferMemory(absl::Span<std::byte> memory) { static_cast<void>(memory); }
   virtual void TakeBackMemory(absl::Span<std::byte> memory) { static_cast<void>(memory); }
 };
