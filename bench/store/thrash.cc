@@ -44,6 +44,7 @@ struct Tally {
   std::atomic<uint64_t> wrong{0};
   std::atomic<uint64_t> failed{0};
   std::atomic<uint64_t> resized{0};
+  std::atomic<uint64_t> resizes_failed{0};
 };
 
 bool Holds(const ExpertCatalog& catalog, ExpertId id, const ExpertView& view) {
@@ -83,6 +84,8 @@ void ResizeAgainAndAgain(const Flags& flags, absl::Time end, Tally& tally) {
     if (models.ok()) {
       tally.resized.fetch_add(1);
     } else {
+      // A budget that is not to be had, for another model's sake or for pins, is a refusal.
+      if (!absl::IsResourceExhausted(models.status())) tally.resizes_failed.fetch_add(1);
       std::cerr << "resize: " << models.status() << std::endl;
     }
     absl::SleepFor(absl::Seconds(5));
@@ -109,10 +112,14 @@ absl::Status Run(const Flags& flags) {
   if (!flags.resize.empty()) ResizeAgainAndAgain(flags, end, tally);
   for (std::thread& thread : threads) thread.join();
   std::cout << "checked " << tally.checked << " wrong " << tally.wrong << " failed "
-            << tally.failed << " resized " << tally.resized << " peak rss "
+            << tally.failed << " resized " << tally.resized << " not " << tally.resizes_failed
+            << " peak rss "
             << FormatBytes(PeakRssBytes()) << std::endl;
   if (tally.wrong > 0 || tally.failed > 0 || tally.checked == 0) {
     return absl::InternalError("wrong bytes, failed demands, or none at all");
+  }
+  if (tally.resizes_failed > 0 || (!flags.resize.empty() && tally.resized == 0)) {
+    return absl::InternalError("resizes failed, or none was done");
   }
   return absl::OkStatus();
 }

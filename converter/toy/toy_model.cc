@@ -209,7 +209,8 @@ GgufHeader MakeHeader(const ToyOptions& options) {
 }
 
 // Weights that keep the hidden state's size: variance 1/columns, norms near 1, a small bias.
-absl::Status WriteTensor(const GgufTensor& tensor, uint64_t seed, GgufWriter& writer) {
+absl::Status WriteTensor(const GgufTensor& tensor, uint64_t seed, const Cancellation* cancellation,
+                         GgufWriter& writer) {
   const bool norm = absl::EndsWith(tensor.name, "_norm.weight");
   const bool bias = absl::EndsWith(tensor.name, ".bias");
   const size_t columns = static_cast<size_t>(tensor.columns());
@@ -219,6 +220,9 @@ absl::Status WriteTensor(const GgufTensor& tensor, uint64_t seed, GgufWriter& wr
   std::vector<std::byte> encoded(row_bytes);
   uint64_t counter = seed;
   for (int64_t i = 0; i < tensor.rows(); ++i) {
+    if (cancellation != nullptr && cancellation->cancelled()) {
+      return absl::CancelledError("asked to stop");
+    }
     for (float& value : row) value = (norm ? 1.0f : 0.0f) + scale * Uniform(Mix(counter++));
     ODMOE_RETURN_IF_ERROR(EncodeRow(tensor.dtype, row, encoded.data()));
     ODMOE_RETURN_IF_ERROR(writer.Append(encoded));
@@ -240,7 +244,7 @@ absl::Status WriteToyModel(const ToyOptions& options, const std::string& path, F
   uint64_t tensor_seed = Mix(options.seed);
   for (const GgufTensor& tensor : writer->tensors()) {
     tensor_seed = Mix(tensor_seed);
-    ODMOE_RETURN_IF_ERROR(WriteTensor(tensor, tensor_seed, *writer));
+    ODMOE_RETURN_IF_ERROR(WriteTensor(tensor, tensor_seed, options.cancellation, *writer));
   }
   ODMOE_RETURN_IF_ERROR(writer->Finish());
   return file->Commit();

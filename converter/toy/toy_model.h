@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "converter/quantize/outtype.h"
+#include "services/core/base/cancellation.h"
 #include "services/core/io/file.h"
 
 namespace odmoe {
@@ -19,12 +20,14 @@ struct ToyOptions {
   int32_t ffn_dim = 128;   // width of an expert; the dense layer's is four times that
   uint64_t seed = 0;
   OutType outtype = OutType::kF32;
+  const Cancellation* cancellation = nullptr;  // may be null
 };
 
 // Writes a deepseek2 GGUF file: latent attention with a query rank, sigmoid routing with a
 // selection bias, YaRN, and a byte-level vocabulary that has a token for every byte.
 // INVALID_ARGUMENT: an option is out of range (at most 1024 layers, 4096 experts, widths of 65536),
-// or outtype is kAuto. Otherwise the file system's error; nothing is left behind then.
+// or outtype is kAuto. CANCELLED: as asked, within a row of weights. Otherwise the file system's
+// error. Nothing is left behind where it fails.
 absl::Status WriteToyModel(const ToyOptions& options, const std::string& path,
                            FileSystem& fs = PosixFileSystem());
 

@@ -1,5 +1,6 @@
 #include "converter/toy/toy_model.h"
 
+#include <filesystem>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -42,6 +43,15 @@ TEST(ToyModelTest, HasTheLayersExpertsAndWidthsAskedFor) {
   EXPECT_EQ(plan->layers[0].layout.w1.columns, 96);
   EXPECT_EQ(plan->layers[0].layout.w1.rows, 32);
   EXPECT_EQ(plan->layers[0].layout.w1.dtype, DType::kQ8_0);
+}
+
+TEST(ToyModelTest, AskedToStopItLeavesNothing) {
+  TemporaryDirectory folder;
+  Cancellation cancellation;
+  cancellation.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(
+      WriteToyModel({.cancellation = &cancellation}, folder / "toy.gguf")));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 TEST(ToyModelTest, HasATokenForEveryByteAndAKnownPreTokenizer) {

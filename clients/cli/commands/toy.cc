@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "clients/cli/commands/command.h"
 #include "clients/cli/commands/commands.h"
+#include "clients/cli/console/signals.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/json_output.h"
 #include "converter/toy/toy_model.h"
@@ -36,6 +37,8 @@ absl::Status Run(ToyArguments& options, Console& console) {
     return absl::AlreadyExistsError(
         absl::StrCat(options.path, " exists; give another name, or --force to replace it"));
   }
+  const SignalScope signals;
+  options.toy.cancellation = &signals.cancellation();
   ODMOE_RETURN_IF_ERROR(WriteToyModel(options.toy, options.path));
   const uint64_t bytes = std::filesystem::file_size(options.path, error);
   if (options.output.json) {
