@@ -1,8 +1,16 @@
 // Ctrl-C, and calls that are cancelled: work stops and nothing is left behind.
+#include <poll.h>
+#include <pty.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -14,6 +22,8 @@
 
 namespace odmoe {
 namespace {
+
+using ::testing::HasSubstr;
 
 // Nearly all that the model's context holds.
 constexpr int kLong = 900;
@@ -121,6 +131,95 @@ TEST(CancellationTest, InterruptedConversionLeavesNothing) {
     return;
   }
   FAIL() << "every conversion was over before it was interrupted";
+}
+
+// A program of which a pseudo terminal is the terminal.
+class OnTerminal {
+ public:
+  OnTerminal(std::vector<std::string> arguments, const std::string& term) {
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    std::string variable = "TERM=" + term;
+    std::string language = "LANG=C.UTF-8";
+    char* environment[] = {variable.data(), language.data(), nullptr};
+    winsize size{};
+    size.ws_row = 24;
+    size.ws_col = 80;
+    pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
+    if (pid_ == 0) {
+      execve(argv[0], argv.data(), environment);
+      _exit(127);
+    }
+    EXPECT_EQ(tcgetattr(terminal_, &before_), 0);
+  }
+  ~OnTerminal() {
+    if (!exit_.has_value()) kill(pid_, SIGKILL);
+    Wait();
+    close(terminal_);
+  }
+
+  void Type(const std::string& keys) {
+    EXPECT_EQ(write(terminal_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
+  }
+  // Reads until `text` is there; false: the program has ended, or taken too long.
+  bool WaitFor(const std::string& text) {
+    for (const absl::Time end = absl::Now() + kPatience; absl::Now() < end;) {
+      if (shown_.find(text) != std::string::npos) return true;
+      pollfd readable = {terminal_, POLLIN, 0};
+      char block[4096];
+      if (poll(&readable, 1, 1000) <= 0) continue;
+      const ssize_t n = read(terminal_, block, sizeof(block));
+      if (n <= 0) return false;
+      shown_.append(block, static_cast<size_t>(n));
+    }
+    return false;
+  }
+  // Reads on to the program's end; its exit code, or -1 where a signal ended it.
+  int Wait() {
+    if (exit_.has_value()) return *exit_;
+    WaitFor("what no program shows");
+    int status = 0;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    exit_ = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return *exit_;
+  }
+  const std::string& shown() const { return shown_; }
+  // Whether keys are echoed and lines edited as before the program.
+  bool AsBefore() const {
+    termios now{};
+    return tcgetattr(terminal_, &now) == 0 && now.c_lflag == before_.c_lflag &&
+           now.c_cc[VSUSP] == before_.c_cc[VSUSP];
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int terminal_ = -1;
+  termios before_{};
+  std::string shown_;
+  std::optional<int> exit_;
+};
+
+TEST(TerminalTest, TheLiveViewGivesTheTerminalBack) {
+  OnTerminal stats({std::string(ODMOE_BIN_DIR) + "/odmoe", "stats", "--endpoint", "127.0.0.1:1"},
+                   "xterm-256color");
+  ASSERT_TRUE(stats.WaitFor("\x1b[?1049h"));
+  ASSERT_TRUE(stats.WaitFor("AWAY, trying again"));
+  EXPECT_FALSE(stats.AsBefore());
+  stats.Type("\x1a\x1c\x03");  // Ctrl-Z and Ctrl-\ leave it alone
+  EXPECT_EQ(stats.Wait(), 130);
+  const size_t left = stats.shown().rfind("\x1b[?25h\x1b[?1049l");
+  ASSERT_NE(left, std::string::npos);
+  EXPECT_THAT(stats.shown().substr(left), HasSubstr("odmoe: interrupted"));
+  EXPECT_TRUE(stats.AsBefore());
+}
+
+TEST(TerminalTest, ADumbTerminalGetsPlainLines) {
+  OnTerminal stats({std::string(ODMOE_BIN_DIR) + "/odmoe", "stats", "--endpoint", "127.0.0.1:1"},
+                   "dumb");
+  EXPECT_EQ(stats.Wait(), 1);
+  EXPECT_THAT(stats.shown(), HasSubstr("is the service running there?"));
+  EXPECT_EQ(stats.shown().find('\x1b'), std::string::npos);
 }
 
 }  // namespace
