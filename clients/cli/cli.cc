@@ -102,8 +102,11 @@ std::string WhatIsWrong(const CLI::App& app, const std::vector<std::string>& arg
   }
   std::string what = error.what();
   if (!names.empty() && depth < arguments.size() && !absl::StartsWith(arguments[depth], "-")) {
-    what = absl::StrCat("no command '", arguments[depth], "'; did you mean '",
-                        NearestName(arguments[depth], names), "'");
+    const std::string nearest = NearestName(arguments[depth], names);
+    what = absl::StrCat("no command '", arguments[depth], "'");
+    if (EditDistance(arguments[depth], nearest) <= 3) {
+      absl::StrAppend(&what, "; did you mean '", nearest, "'");
+    }
   }
   return absl::StrCat(what, "; see ", path, " --help");
 }

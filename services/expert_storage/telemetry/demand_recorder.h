@@ -11,10 +11,10 @@
 
 namespace odmoe {
 
-// A few nanoseconds a call (bench/store_telemetry), 40 bytes an expert, 2 KiB a tenant. Time is what
-// SetNow was told last: the store looks at the clock once for all it does under its lock, and so the
-// accesses of a client's ring happen when they are taken from it. Not thread-safe: the store calls
-// it under its lock. Experts are catalog indices.
+// A few nanoseconds a call (bench/store_telemetry), 40 bytes an expert, 2 KiB a tenant. Time is
+// what SetNow was told last: the store looks at the clock once for all it does under its lock, and
+// so the accesses of a client's ring happen when they are taken from it. Not thread-safe: the store
+// calls it under its lock. Experts are catalog indices.
 class DemandRecorder {
  public:
   // Tenants are numbers below `tenants`.

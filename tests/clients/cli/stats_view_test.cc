@@ -176,7 +176,8 @@ TEST(StoreViewTest, TheBusiestTenantsAndClientsAreShown) {
   EXPECT_THAT(wide, Not(HasSubstr("team5")));
   EXPECT_THAT(wide, Not(HasSubstr("worker")));  // they have demanded nothing
   const std::string narrow = absl::StrJoin(RenderStore(history, 24, 80, kPlain), "\n");
-  EXPECT_THAT(narrow, HasSubstr("TENANT  RESIDENT  QUOTA    HITS  DEMANDS  READ  STALLED  FAILED\n"));
+  EXPECT_THAT(narrow,
+              HasSubstr("TENANT  RESIDENT  QUOTA    HITS  DEMANDS  READ  STALLED  FAILED\n"));
 }
 
 TEST(StoreViewTest, FitsEveryWindow) {
