@@ -25,10 +25,10 @@ class MappedArena {
   MappedArena(const MappedArena&) = delete;
   MappedArena& operator=(const MappedArena&) = delete;
 
-  // Does what a kMap or kUnmap message says. `pins`: this client's. FAILED_PRECONDITION: it does not
-  // fit the shape, or a descriptor does not fit it; or a slot that is to go is pinned, which happens
-  // to a client that was out for so long that the store has ended its session: it stays mapped.
-  // RESOURCE_EXHAUSTED: cannot be mapped.
+  // Does what a kMap or kUnmap message says. `pins`: this client's. FAILED_PRECONDITION: it does
+  // not fit the shape, or a descriptor does not fit it; or a slot that is to go is pinned, which
+  // happens to a client that was out for so long that the store has ended its session: it stays
+  // mapped. RESOURCE_EXHAUSTED: cannot be mapped.
   absl::Status Apply(const SegmentMessage& message, const std::vector<OwnedFd>& fds,
                      const PinPage& pins);
 

@@ -2,8 +2,8 @@
 // memory, in others.
 //
 // Locks: hits take none. A miss takes the store's mutex for a few list operations; no I/O, no hash
-// and no callback runs under it. Reads complete on the source's threads. A source that does not check
-// hashes itself has it done by the store, large experts on its own pool.
+// and no callback runs under it. Reads complete on the source's threads. A source that does not
+// check hashes itself has it done by the store, large experts on its own pool.
 //
 // What is read next: demands are queued by tenant (loads/read_scheduler.h) and get their slots when
 // their turn comes, which keeps about as much under way as the source can use. Prefetches are read

@@ -31,8 +31,8 @@ struct OpenStoreOptions {
 absl::StatusOr<std::unique_ptr<CachingExpertStore>> OpenExpertStore(
     const OpenStoreOptions& options, SourceKind* source_in_use = nullptr);
 
-// The disks that a model's experts are read from, as SharedDisks numbers them; none where nothing is
-// there.
+// The disks that a model's experts are read from, as SharedDisks numbers them; none where nothing
+// is there.
 std::vector<uint64_t> DisksOf(const std::string& path, const SourceOptions& source);
 
 // How many experts of a layer a token is routed to, by the model's metadata; 1 where the directory

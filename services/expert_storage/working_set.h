@@ -49,8 +49,8 @@ class WorkingSet {
 
   // Slots come, free.
   void AddSlots(uint32_t first, uint32_t count) { slots_.Add(first, count); }
-  // Slots leave: their experts are resident no more from now on, though who has pinned one keeps it.
-  // They count as evicted().
+  // Slots leave: their experts are resident no more from now on, though who has pinned one keeps
+  // it. They count as evicted().
   void RetireSlots(uint32_t first, uint32_t count, absl::Span<const PinPage> pages);
   // Those retired slots are in circulation again.
   void RestoreSlots(uint32_t first, uint32_t count) { slots_.Restore(first, count); }

@@ -1,7 +1,8 @@
 # Read by CTest when it starts: names the tests of one GoogleTest program, as odmoe_test() of the
 # root CMakeLists.txt says. A CTest test is a suite, since a process takes up to a tenth of a second
 # to start under the address sanitizer and most tests take less; with ODMOE_EACH_TEST set in the
-# environment it is one test. In: program, its path; timeout, seconds that one test may take; labels.
+# environment it is one test. In: program, its path; timeout, seconds that one test may take;
+# labels.
 get_filename_component(name "${program}" NAME)
 if(NOT EXISTS "${program}")
   add_test("${name}_NOT_BUILT" "${name}_NOT_BUILT")

@@ -10,8 +10,8 @@
 namespace odmoe {
 
 // Slots lie in segments, each memory of its own that may come and go, at fixed places in one range
-// of addresses: slot s is the (s % segment_slots)th of segment s / segment_slots. A segment may have
-// fewer slots than there is room for.
+// of addresses: slot s is the (s % segment_slots)th of segment s / segment_slots. A segment may
+// have fewer slots than there is room for.
 struct ArenaShape {
   uint64_t slot_bytes = 0;     // one expert's place, a multiple of 4096
   uint32_t segment_slots = 1;  // at most, a power of two

@@ -79,9 +79,9 @@ class EvictionAttempt {
   std::optional<uint32_t> slot_;
 };
 
-// Whether some client pins the slot. Of a slot whose expert is unpublished: once a page is seen without
-// a pin it stays so, for the same reason; so a slot may be drained, page by page, while clients that
-// pinned it before go on.
+// Whether some client pins the slot. Of a slot whose expert is unpublished: once a page is seen
+// without a pin it stays so, for the same reason; so a slot may be drained, page by page, while
+// clients that pinned it before go on.
 bool AnyPins(absl::Span<const PinPage> pages, uint32_t slot);
 
 // Whole attempts.

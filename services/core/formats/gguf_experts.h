@@ -59,8 +59,9 @@ std::optional<ExpertTensorPlace> PlaceOfExpertTensor(absl::string_view name);
 // to `missing`, and the layer is then not whole.
 // DATA_LOSS: shapes that do not fit each other or the count. UNIMPLEMENTED: experts of one layer
 // that differ in format.
-absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer, int32_t expert_count,
-                                       std::vector<std::string>& missing);
+absl::StatusOr<GgufExpertLayer> FindExperts(const GgufModel& model, int32_t layer,
+                                            int32_t expert_count,
+                                            std::vector<std::string>& missing);
 
 // The routed experts of all layers that have any, ascending; none in a dense model.
 // NOT_FOUND: expert tensors are missing; the message has the names looked for and the nearest

@@ -12,9 +12,9 @@ namespace {
 // The buffers a socket is read into. Small enough to be in the cache still when they are copied on:
 // a tenth less of the processor's time than with 1 MiB.
 constexpr int kBulkReadBytes = 128 << 10;
-// On its way before it is asked for. gRPC's own estimate of the path is turned off: on a fast one it
-// had four streams hold 200 MiB. Without it what a connection has under way is about a message for
-// each of its streams.
+// On its way before it is asked for. gRPC's own estimate of the path is turned off: on a fast one
+// it had four streams hold 200 MiB. Without it what a connection has under way is about a message
+// for each of its streams.
 constexpr int kBulkLookaheadBytes = 4 << 20;
 // With the estimate goes the size of frames, 16 KiB at first. A chunk of ReadExpert in one.
 constexpr int kBulkFrameBytes = (2 << 20) + 64;

@@ -22,8 +22,8 @@ absl::string_view HugePagesName(HugePages huge_pages);
 // Bytes within `range` that the kernel maps by huge pages now; 0 where it does not say.
 uint64_t HugePageBytes(absl::Span<const std::byte> range, bool shareable);
 
-// OK where the machine and the process's limits have so many bytes left. RESOURCE_EXHAUSTED: with the figures and what to
-// do. `what` for the message.
+// OK where the machine and the process's limits have so many bytes left. RESOURCE_EXHAUSTED: with
+// the figures and what to do. `what` for the message.
 absl::Status CheckMemoryLeft(absl::string_view what, uint64_t bytes);
 
 // Zeroed memory of a fixed size, every page of it present from the start. Thread-safe.

@@ -13,9 +13,9 @@ namespace odmoe {
 
 // Each store schedules its own tenants' demands, and knows nothing of another model's on the same
 // disk. What they have at the disk at once decides who gets how much of it; so the bytes that it is
-// to have under way are divided among the stores whose tenants demand any, by those tenants' shares.
-// A tenant that demands of several models divides its share evenly among them: it gets no more of
-// the disk by opening a model twice.
+// to have under way are divided among the stores whose tenants demand any, by those tenants'
+// shares. A tenant that demands of several models divides its share evenly among them: it gets no
+// more of the disk by opening a model twice.
 //
 // There is nothing to wait for: a store that is to have less starts no further reads until it has,
 // and one that may have more sees so when a read of its own ends, of which it has one at least.

@@ -49,8 +49,8 @@ class EvictionPolicy {
     double rank = 0.0;
     int64_t expert = 0;
   };
-  // All residents, unsorted, but that of those with the same rank the first is wanted most. One pass
-  // over all experts, so not for every demand.
+  // All residents, unsorted, but that of those with the same rank the first is wanted most. One
+  // pass over all experts, so not for every demand.
   virtual std::vector<Rank> Ranks() = 0;
   // What it has learned about experts, for a policy of the same kind over the same model to go on
   // from after a restart; not who is resident.

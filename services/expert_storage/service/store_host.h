@@ -34,7 +34,8 @@ struct HostedModel {
 // Opens and closes models below the allowed roots, each with a store of its own, all under one
 // budget. A model is given a budget of its own, or `auto`: then it has an even share of what the
 // others leave. Opening a model takes from those that are `auto`, as far as their minimum; closing
-// one gives it back to them. Thread-safe; one thing changes at a time, and takes as long as it must.
+// one gives it back to them. Thread-safe; one thing changes at a time, and takes as long as it
+// must.
 class StoreHost {
  public:
   struct Options {
