@@ -95,7 +95,10 @@ bool CachingExpertStore::Grant(StoreClient& client, const PendingDemand& pending
     // former batch, or its threads each hold a part of theirs: one of them goes on.
     const bool waits = client.granted > 0 ||
                        client.undelivered.load(std::memory_order_relaxed) > 0;
-    if (waits || !page.ReserveRoom(experts, PinLimit(client))) return false;
+    // As the client was told it: a budget that is just changing must not let it hold more.
+    const bool session = client.kind == StoreClient::Kind::kSession;
+    const uint64_t limit = session ? client.slot_limit : PinLimit(client);
+    if (waits || !page.ReserveRoom(experts, limit)) return false;
   }
   client.granted += experts;
   return true;
