@@ -54,15 +54,19 @@ absl::Time ReadsUnderWay::NextStall() const {
 }
 
 size_t ReadsUnderWay::MarkStalled(absl::Time now) {
+  if (NextStall() > now) return 0;
+  // What was begun together hangs together, and is not to be waited for one after the other.
+  const absl::Time begun_by = now - StalledAfter() * 7 / 8;
   size_t marked = 0;
-  for (; NextStall() <= now; ++marked) {
+  for (; !reads_.empty() && stalled_.size() < options_.max_stalled; ++marked) {
     ExpertLoad& load = *reads_.front();
+    if (load.started > begun_by) break;
     Count(load, false);
     load.stalled = true;
     stalled_.splice(stalled_.end(), reads_, load.under_way);
   }
   // So that a device that has become slow altogether is not taken for one with a hung read.
-  if (marked > 0) mean_ = std::min<absl::Duration>(2 * mean_, kMostStall);
+  mean_ = std::min<absl::Duration>(2 * mean_, kMostStall);
   return marked;
 }
 

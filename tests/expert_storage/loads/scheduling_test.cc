@@ -173,6 +173,26 @@ TEST(ReadsUnderWayTest, AReadThatHangsLeavesTheCount) {
   EXPECT_FALSE(hung[0].stalled);
 }
 
+TEST(ReadsUnderWayTest, WhatWasBegunTogetherIsTakenForHungTogether) {
+  ReadsUnderWay under_way({/*desired_bytes=*/1000, /*max_stalled=*/8, absl::ZeroDuration()});
+  absl::Time now = absl::FromUnixSeconds(1000);
+  for (int i = 0; i < 50; ++i) {
+    ExpertLoad load = LoadOf(60);
+    under_way.Begin(load, now);
+    now += absl::Milliseconds(10);
+    under_way.End(load, now);
+  }
+  ExpertLoad hung[4] = {LoadOf(60), LoadOf(60), LoadOf(60), LoadOf(60)};
+  for (ExpertLoad& load : hung) {
+    if (&load == &hung[3]) now += absl::Milliseconds(40);
+    under_way.Begin(load, now);
+    now += absl::Milliseconds(1);
+  }
+  EXPECT_EQ(under_way.MarkStalled(under_way.NextStall()), 3u);
+  EXPECT_EQ(under_way.stalled(), 3u);
+  for (ExpertLoad& load : hung) under_way.End(load, now);
+}
+
 TEST(ReadsUnderWayTest, ADemandThatJoinsAPrefetchCounts) {
   ReadsUnderWay under_way({100, 2, absl::ZeroDuration()});
   ExpertLoad load = LoadOf(150, ExpertLoad::Cause::kPrefetch);
