@@ -382,9 +382,12 @@ void DirectExpertSource::Finish(Job& job, absl::Status status) {
 }
 
 uint64_t DirectExpertSource::desired_bytes_under_way() const {
-  // Twice what the devices ask for: of the experts being read, a part has come already.
+  // What the devices ask for, and two experts each that are nearly read: of one the last part is on
+  // its way, of the other the hash is not known yet.
   uint64_t bytes = 0;
-  for (const auto& device : devices_) bytes += 2 * device->tuning.shape.bytes();
+  for (const auto& device : devices_) {
+    bytes += device->tuning.shape.bytes() + 2 * catalog().max_expert_bytes();
+  }
   return bytes;
 }
 

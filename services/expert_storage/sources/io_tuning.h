@@ -31,9 +31,9 @@ double MeasureRate(const std::vector<TrialExtent>& extents, absl::Span<std::byte
                    IoShape shape, std::unique_ptr<BlockReader> reader, absl::Duration duration);
 
 // Reads the extents, in turn and again from the first, with different shapes for about `limit`
-// altogether, and says which was best: of those within a few percent of the fastest the one with
-// the fewest bytes under way, since what is under way cannot be overtaken. Blocks. Takes up to 32
-// MiB of memory meanwhile. An empty or small list, or reads that fail: the default shape.
+// altogether, and says which was best; one with less under way than another must be clearly faster.
+// At most 32 MiB are under way, since what is cannot be overtaken. Blocks, and takes that memory
+// meanwhile. An empty or small list, or reads that fail: the default shape.
 IoTuning MeasureIo(const std::vector<TrialExtent>& extents,
                    const std::function<std::unique_ptr<BlockReader>(IoShape)>& make_reader,
                    absl::Duration limit);

@@ -224,7 +224,8 @@ TEST_F(SeveralDirectoriesTest, OptionsNobodyCanWantAreRefused) {
   ASSERT_TRUE(source.ok()) << source.status();
   EXPECT_EQ((*source)->Stats().queue_depth, 3);
   EXPECT_EQ((*source)->Stats().request_bytes, 8192);
-  EXPECT_EQ((*source)->desired_bytes_under_way(), 2 * 3 * 8192);
+  EXPECT_EQ((*source)->desired_bytes_under_way(),
+            3 * 8192 + 2 * (*source)->catalog().max_expert_bytes());
 }
 
 class GgufFaultsTest : public SeveralDirectoriesTest {
